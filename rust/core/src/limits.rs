@@ -1,0 +1,94 @@
+//! Every bound of sagacore, in one place, with the relations between them asserted at compile time.
+//!
+//! A limit here is part of the protocol: a peer may rely on it, so changing one is a change of the wire format or of
+//! what is promised. What an operator may choose (slots, credit, retention) is a setting with its default here.
+
+/// Steps of a saga: a set of steps is one `u64`.
+pub const STEPS_MAX: usize = 64;
+/// Edges that one slot tracks: the arrivals of a block are one `u64`.
+pub const EDGES_PER_BLOCK: usize = 64;
+/// Edges into joins, or into the end, of one plan: a bipartite graph of 32 + 32 steps has this many.
+pub const EDGES_MAX: usize = 1024;
+
+/// A name of a saga, a step or a service, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 100;
+/// The user's key of a saga.
+pub const KEY_BYTES_MAX: usize = 200;
+/// The text of a rejection, a cancellation or an error, cut to this.
+pub const REASON_BYTES_MAX: usize = 200;
+/// The input of a saga, unless its definition says less.
+pub const INPUT_BYTES_DEFAULT: usize = 4 * 1024;
+/// One result, unless its step says otherwise.
+pub const RESULT_BYTES_DEFAULT: usize = 256;
+/// One section of a body, whatever the definition says.
+pub const SECTION_BYTES_MAX: usize = 16 * 1024;
+/// One message: header, body and MAC. The largest token of a plan must fit, or the plan is refused.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// One transaction: what it consumes and publishes.
+pub const TRANSACTION_BYTES_MAX: usize = 256 * 1024;
+/// One frame: what a peer sends in one ZeroMQ message.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// A plan's definition.
+pub const DEFINITION_BYTES_MAX: usize = 32 * 1024;
+/// Plans that a broker remembers.
+pub const PLANS_MAX: usize = 4096;
+/// Messages that one transaction consumes: all arrivals of a block.
+pub const CONSUMES_MAX: usize = EDGES_PER_BLOCK;
+/// Messages that one transaction publishes: a step that forks to all others, to steps and to joins.
+pub const PUBLISHES_MAX: usize = EDGES_MAX + STEPS_MAX;
+/// Compiled compensation graphs that a plan keeps, one for each set of steps to undo.
+pub const UNDO_GRAPHS_MAX: usize = 64;
+
+/// A peer says something at least this often.
+pub const HEARTBEAT_MS: u64 = 200;
+/// Silent for so many heartbeats, a peer is dead and its leases are taken back.
+pub const HEARTBEATS_MISSED_MAX: u64 = 3;
+/// What a delivered message may take beyond its step's timeout before it is delivered again: it may queue at the service.
+pub const LEASE_QUEUE_MS: u64 = 10_000;
+/// Deliveries of one forward message before its saga is aborted; of any other, before it is listed as stuck.
+pub const DELIVERIES_MAX: u32 = 20;
+/// A redelivery waits, doubling from the first to the last of these.
+pub const BACKOFF_FIRST_MS: u64 = 20;
+pub const BACKOFF_LAST_MS: u64 = 5_000;
+/// What a service may ask with RETRY_LATER.
+pub const RETRY_LATER_MS_MAX: u64 = 600_000;
+/// A compensation, or a step past the pivot, not done so long after abort or pivot is listed as stuck.
+pub const STUCK_AFTER_MS_DEFAULT: u64 = 60_000;
+/// A saga's deadline, where its definition gives none, and the longest that one may give.
+pub const DEADLINE_MS_DEFAULT: u64 = 30_000;
+pub const DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
+/// Slices of the id space that are dealt to the coordinators.
+pub const SLICES: usize = 1024;
+/// Sessions of a broker: clients, services and coordinators.
+pub const SESSIONS_MAX: usize = 16 * 1024;
+/// Messages that a session may hold unanswered, unless it asks for less.
+pub const CREDIT_MAX: u64 = 65_536;
+/// Ended sagas that are remembered: so many, or so long, or so many bytes of results, the least.
+pub const OUTCOMES_MAX: usize = 1 << 20;
+pub const OUTCOMES_MS: u64 = 600_000;
+pub const OUTCOMES_BYTES_MAX: usize = 256 << 20;
+/// Sagas that a broker runs at a time; START beyond it is refused and may be retried.
+pub const SAGAS_MAX: usize = 16 << 20;
+
+/// Slots of a coordinator's table, unless its setting says otherwise.
+pub const SLOTS_DEFAULT: usize = 1 << 16;
+pub const SLOTS_MIN: usize = 16;
+pub const SLOTS_MAX: usize = 1 << 26;
+
+const _: () = {
+    assert!(STEPS_MAX == u64::BITS as usize, "a set of steps is one u64");
+    assert!(EDGES_PER_BLOCK == u64::BITS as usize, "the arrivals of a block are one u64");
+    assert!(EDGES_MAX == (STEPS_MAX / 2) * (STEPS_MAX / 2), "the most edges that a transitively reduced graph can have");
+    assert!(SECTION_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX, "a section fits into a message");
+    assert!(INPUT_BYTES_DEFAULT <= SECTION_BYTES_MAX && RESULT_BYTES_DEFAULT <= SECTION_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX + 4096 <= TRANSACTION_BYTES_MAX, "a message fits into a transaction");
+    assert!(TRANSACTION_BYTES_MAX <= FRAME_BYTES_MAX, "a transaction fits into a frame");
+    assert!(DEFINITION_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX, "a plan's definition fits into a message");
+    assert!(KEY_BYTES_MAX + REASON_BYTES_MAX + NAME_BYTES_MAX < 1024);
+    assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
+    assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");
+    assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);
+    assert!(SLICES.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two() && SLOTS_MAX.is_power_of_two());
+    assert!(SLOTS_MIN <= SLOTS_DEFAULT && SLOTS_DEFAULT <= SLOTS_MAX);
+};

@@ -1,0 +1,170 @@
+//! The kinds of messages, and the small closed sets of codes that headers carry.
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident : $repr:ty { $($(#[$vdoc:meta])* $variant:ident = $value:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$vdoc])* $variant = $value),+ }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            pub const fn from_code(code: $repr) -> Option<Self> {
+                match code { $($value => Some($name::$variant),)+ _ => None }
+            }
+
+            pub const fn code(self) -> $repr {
+                self as $repr
+            }
+        }
+    };
+}
+
+codes! {
+    /// What a message asks or tells. The first seven are *tokens*: they are pending at the broker until consumed.
+    Kind: u8 {
+        /// client -> coordinator: begin this plan with this input under this key.
+        Start = 1,
+        /// coordinator or service -> service: do the step, then pass the token on.
+        Run = 2,
+        /// service -> coordinator: an edge into a join, or into the end, is reached.
+        Done = 3,
+        /// service -> broker: the step was rejected or given up; consumes its RUN.
+        Fail = 4,
+        /// broker -> coordinator: the one answer to every abort.
+        Revoked = 5,
+        /// coordinator or service -> service: compensate the step, then pass on.
+        Undo = 6,
+        /// service -> coordinator: an edge of the compensation graph is reached.
+        Undone = 7,
+        /// coordinator -> broker -> client: the saga has ended.
+        Result = 8,
+        /// client, service -> broker -> peers: a plan's definition under its fingerprint.
+        Define = 9,
+        /// client, operator -> broker: abort this attempt.
+        Cancel = 10,
+        /// coordinator -> broker: hold these arrivals until the next one.
+        Spill = 11,
+        /// service -> broker: deliver this again after so long.
+        RetryLater = 12,
+        /// Reserved for waiting and deadlock: not accepted yet.
+        Blocked = 13,
+        Wake = 14,
+        Probe = 15,
+        /// operator -> broker: retry, skip or resolve a stuck step.
+        Resolve = 16,
+        /// client -> broker: how far is this saga; and the answer.
+        Status = 17,
+        /// client -> broker: tell me this saga's outcome.
+        Attach = 18,
+        /// peer -> broker: who I am and what I serve; and the broker's welcome.
+        Subscribe = 19,
+        /// peer -> broker: you may have delivered so many to me since the session began.
+        Credit = 20,
+        /// broker -> peer: your transactions up to this number are durable.
+        Confirm = 21,
+        /// both ways: I am alive.
+        Ping = 22,
+        /// broker -> peer: that transaction changed nothing, and why.
+        Refused = 23,
+        /// operator -> broker: counters; and the answer.
+        Stats = 24,
+        /// Reserved for the next attempt of a victim: not accepted yet.
+        Restart = 25,
+        /// operator -> broker: the sagas that are stuck; and the answer.
+        Stuck = 26,
+    }
+}
+
+impl Kind {
+    /// Whether a message of this kind is pending at the broker until a transaction consumes it.
+    pub const fn is_token(self) -> bool {
+        matches!(self, Self::Start | Self::Run | Self::Done | Self::Revoked | Self::Undo | Self::Undone)
+    }
+
+    /// Whether a token of this kind is held for a coordinator, not for a service.
+    pub const fn is_for_coordinator(self) -> bool {
+        matches!(self, Self::Start | Self::Done | Self::Revoked | Self::Undone)
+    }
+
+    /// Whether the saga of such a token still goes forward, so that an abort may consume it.
+    pub const fn is_forward(self) -> bool {
+        matches!(self, Self::Start | Self::Run | Self::Done)
+    }
+}
+
+codes! {
+    /// Why a saga was aborted.
+    CauseCode: u8 {
+        /// An action raised `Rejected`: nothing of the step took effect.
+        Rejected = 1,
+        /// An action failed more often than its policy allows: it may have taken effect.
+        GaveUp = 2,
+        /// The saga's deadline passed.
+        Deadline = 3,
+        /// A client or an operator cancelled it.
+        Cancelled = 4,
+        /// A message was delivered more often than the limit without an answer.
+        DeliveryLimit = 5,
+        /// It lost a deadlock: reserved.
+        Victim = 6,
+    }
+}
+
+codes! {
+    /// How a saga ended: the `place` of a RESULT.
+    OutcomeCode: u16 { Completed = 1, Compensated = 2 }
+}
+
+codes! {
+    /// How far a saga is: the `place` of a STATUS that answers.
+    StatusCode: u16 {
+        Unknown = 0,
+        Running = 1,
+        Deciding = 2,
+        Completed = 3,
+        Compensating = 4,
+        Compensated = 5,
+        Stuck = 6,
+    }
+}
+
+codes! {
+    /// Who a peer is: the `place` of its SUBSCRIBE.
+    Role: u16 { Client = 1, Service = 2, Coordinator = 3 }
+}
+
+codes! {
+    /// Why the broker refused a transaction: the `place` of a REFUSED.
+    Refusal: u16 {
+        /// Something that it consumes is not pending any more: forget it.
+        Stale = 1,
+        /// The session is not known, after a restart or a silence: subscribe again and replay.
+        NoSession = 2,
+        /// The sender may not say this: it does not serve the step, or is no coordinator.
+        Forbidden = 3,
+        /// A header is not what the plan says.
+        Mismatch = 4,
+        /// The plan is not known: define it first.
+        NoPlan = 5,
+        /// The broker is full: no new saga now, try again later.
+        Full = 6,
+        /// The key was used with another plan or input.
+        KeyConflict = 7,
+        /// The saga may not be aborted: it is deciding, past its pivot, undoing or ended.
+        TooLate = 8,
+        /// The saga is not known.
+        Unknown = 9,
+        /// A frame that breaks the format; the reason names the rule.
+        Malformed = 10,
+        /// The service has a process with in-memory fences already.
+        Exclusive = 11,
+        /// A body or a part of it is larger than the plan or a limit allows.
+        TooLarge = 12,
+        /// A plan that cannot be compiled, or another one under the same fingerprint.
+        BadPlan = 13,
+        /// Not of this protocol yet.
+        Unsupported = 14,
+    }
+}
