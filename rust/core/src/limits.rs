@@ -43,6 +43,10 @@ pub const UNDO_GRAPHS_MAX: usize = 64;
 pub const HEARTBEAT_MS: u64 = 200;
 /// Silent for so many heartbeats, a peer is dead and its leases are taken back.
 pub const HEARTBEATS_MISSED_MAX: u64 = 3;
+/// A broker that is silent for so long is asked anew over a fresh connection.
+pub const PATIENCE_MS: u64 = 3_000;
+/// A subscription that got no answer is repeated so often.
+pub const SUBSCRIBE_AGAIN_MS: u64 = 250;
 /// What a delivered message may take beyond its step's timeout before it is delivered again: it may queue at the service.
 pub const LEASE_QUEUE_MS: u64 = 10_000;
 /// Deliveries of one forward message before its saga is aborted; of any other, before it is listed as stuck.
@@ -71,6 +75,23 @@ pub const OUTCOMES_BYTES_MAX: usize = 256 << 20;
 /// Sagas that a broker runs at a time; START beyond it is refused and may be retried.
 pub const SAGAS_MAX: usize = 16 << 20;
 
+/// Rows of a fence in memory, and bytes of results in them; a RUN beyond it is asked to come later.
+pub const FENCE_ROWS_MAX: usize = 1 << 22;
+pub const FENCE_ANSWER_BYTES_MAX: usize = 512 << 20;
+/// A fence's row lives so long beyond its saga's deadline, counted while its service is connected.
+pub const FENCE_RETENTION_MS_DEFAULT: u64 = 600_000;
+/// Rows that a fence forgets at a time: more would hold up what is on its way.
+pub const FENCE_FORGET_MAX: usize = 2048;
+/// Unconfirmed bytes of a service from which on it takes no more work.
+pub const SERVICE_OUTBOX_BYTES_MAX: usize = 64 << 20;
+/// A message that a process cannot act on yet, for want of a plan or of room, is asked for again after this.
+pub const NOT_YET_MS: u64 = 200;
+
+/// Sagas whose outcome one client awaits before it asks its caller to wait; it takes no more than twice as many.
+pub const AWAITED_MAX: usize = 1 << 21;
+/// Questions that a client puts into one frame.
+pub const ASKED_PER_FRAME: usize = 1024;
+
 /// Slots of a coordinator's table, unless its setting says otherwise.
 pub const SLOTS_DEFAULT: usize = 1 << 16;
 pub const SLOTS_MIN: usize = 16;
@@ -79,16 +100,25 @@ pub const SLOTS_MAX: usize = 1 << 26;
 const _: () = {
     assert!(STEPS_MAX == u64::BITS as usize, "a set of steps is one u64");
     assert!(EDGES_PER_BLOCK == u64::BITS as usize, "the arrivals of a block are one u64");
-    assert!(EDGES_MAX == (STEPS_MAX / 2) * (STEPS_MAX / 2), "the most edges that a transitively reduced graph can have");
+    assert!(
+        EDGES_MAX == (STEPS_MAX / 2) * (STEPS_MAX / 2),
+        "the most edges that a transitively reduced graph can have"
+    );
     assert!(SECTION_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX, "a section fits into a message");
     assert!(INPUT_BYTES_DEFAULT <= SECTION_BYTES_MAX && RESULT_BYTES_DEFAULT <= SECTION_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX + 4096 <= TRANSACTION_BYTES_MAX, "a message fits into a transaction");
     assert!(TRANSACTION_BYTES_MAX <= FRAME_BYTES_MAX, "a transaction fits into a frame");
     assert!(DEFINITION_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX, "a plan's definition fits into a message");
     assert!(KEY_BYTES_MAX + REASON_BYTES_MAX + NAME_BYTES_MAX < 1024);
+    assert!(FENCE_RETENTION_MS_DEFAULT > LEASE_QUEUE_MS + RETRY_LATER_MS_MAX / 2, "a row outlives what may ask for it");
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
     assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");
     assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);
+    assert!(
+        (2 * 2 * AWAITED_MAX * KEY_BYTES_MAX) as u64 + (1 << 20) < u32::MAX as u64,
+        "names of awaited sagas, and as much again of ended ones, are found by a u32"
+    );
+    assert!(ASKED_PER_FRAME * (KEY_BYTES_MAX + 256) < FRAME_BYTES_MAX / 2, "questions fit into a frame");
     assert!(SLICES.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two() && SLOTS_MAX.is_power_of_two());
     assert!(SLOTS_MIN <= SLOTS_DEFAULT && SLOTS_DEFAULT <= SLOTS_MAX);
 };

@@ -31,7 +31,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{padded, Kind, Malformed, VERSION};
+use super::{Kind, Malformed, VERSION, padded};
 use crate::limits::MESSAGE_BYTES_MAX;
 
 /// The size of a header.
@@ -40,9 +40,7 @@ pub const HEADER_BYTES: usize = 128;
 pub const MAC_BYTES: usize = 16;
 
 /// Identifies a saga for ever: its place in the order of age within its shard, and a nonce.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct SagaId {
     pub sequence: U64,
@@ -95,9 +93,7 @@ impl Flags {
 }
 
 /// See the module's drawing.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Header {
     pub length: U32,
@@ -145,12 +141,7 @@ const _: () = {
 impl Header {
     /// A header of this kind with everything else zero.
     pub fn new(kind: Kind) -> Self {
-        Self {
-            length: (HEADER_BYTES as u32).into(),
-            version: VERSION,
-            kind: kind.code(),
-            ..Self::default()
-        }
+        Self { length: (HEADER_BYTES as u32).into(), version: VERSION, kind: kind.code(), ..Self::default() }
     }
 
     /// The kind. Only `Start` where the code is unknown, which `check` has refused before.

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{padded, BodyWriter, Header, Malformed, Sections, HEADER_BYTES};
+use super::{BodyWriter, HEADER_BYTES, Header, Malformed, Sections, padded};
 
 /// A message read in place.
 #[derive(Clone, Copy, Debug)]
@@ -57,4 +57,13 @@ pub fn write_message(out: &mut Vec<u8>, mut header: Header, write: impl FnOnce(&
     header.set_body_length(body_length);
     out[start..start + HEADER_BYTES].copy_from_slice(header.as_bytes());
     out.resize(start + padded(HEADER_BYTES + body_length), 0);
+}
+
+/// Appends a message with a body that is encoded already; sets the header's lengths.
+pub fn write_encoded(out: &mut Vec<u8>, mut header: Header, body: &[u8]) {
+    header.set_body_length(body.len());
+    let end = out.len() + padded(HEADER_BYTES + body.len());
+    out.extend_from_slice(header.as_bytes());
+    out.extend_from_slice(body);
+    out.resize(end, 0);
 }

@@ -12,10 +12,10 @@ mod message;
 mod transaction;
 
 pub use body::{BodyWriter, Section, Sections};
-pub use header::{Flags, Header, SagaId, HEADER_BYTES};
+pub use header::{Flags, HEADER_BYTES, Header, MAC_BYTES, SagaId};
 pub use kind::{CauseCode, Kind, OutcomeCode, Refusal, Role, StatusCode};
-pub use message::{write_message, Message};
-pub use transaction::{Key, Transaction, TransactionWriter, Transactions, KEY_BYTES, TRANSACTION_HEADER_BYTES};
+pub use message::{Message, write_encoded, write_message};
+pub use transaction::{KEY_BYTES, Key, TRANSACTION_HEADER_BYTES, Transaction, TransactionWriter, Transactions};
 
 /// The version of the format that this code writes and the only one that it reads.
 pub const VERSION: u8 = 1;

@@ -16,7 +16,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{write_message, BodyWriter, Header, Kind, Malformed, Message, SagaId, VERSION};
+use super::{BodyWriter, Header, Kind, Malformed, Message, SagaId, VERSION, write_message};
 use crate::limits::{CONSUMES_MAX, FRAME_BYTES_MAX, PUBLISHES_MAX, TRANSACTION_BYTES_MAX};
 
 pub const TRANSACTION_HEADER_BYTES: usize = 24;
@@ -35,9 +35,7 @@ struct Head {
 }
 
 /// Names a pending token: within an attempt each (kind, place) is published at most once.
-#[derive(
-    Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Key {
     pub saga: SagaId,
@@ -221,6 +219,14 @@ impl<'a> TransactionWriter<'a> {
 
     pub fn is_empty(&self) -> bool {
         self.consumes == 0 && self.publishes == 0
+    }
+
+    /// Ends a transaction that consumes nothing with messages that were written before.
+    pub fn finish_with(mut self, messages: &[u8], publishes: u16) {
+        debug_assert!(self.is_empty());
+        self.out.extend_from_slice(messages);
+        self.publishes = publishes;
+        self.finish();
     }
 
     pub fn finish(self) {

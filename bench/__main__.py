@@ -1,0 +1,80 @@
+"""The command line of the measurements."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import cyclopts
+import uvloop
+from rich.console import Console
+
+from .latency import latency
+from .memory import memory
+from .plant import SLOTS, Durability
+from .throughput import throughput
+
+app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
+
+
+@app.command(name="throughput")
+def run_throughput(*, durability: Durability = "sync", sagas: int = 50_000, json: bool = False) -> None:
+    """Sagas a second, completed and compensated, at several numbers in flight.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    sagas
+        Sagas for each row.
+    json
+        Print the best rows as one JSON object on the last line.
+    """
+    _run(throughput(Console(), durability=durability, sagas=sagas), as_json=json)
+
+
+@app.command(name="latency")
+def run_latency(*, durability: Durability = "sync", sagas: int = 2_000, json: bool = False) -> None:
+    """From start to outcome, one saga at a time.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    sagas
+        Sagas for each row.
+    json
+        Print the figures as one JSON object on the last line.
+    """
+    _run(latency(Console(), durability=durability, sagas=sagas), as_json=json)
+
+
+@app.command(name="memory")
+def run_memory(
+    *, durability: Durability = "sync", in_flight: int = 1_000_000, slots: int = SLOTS, json: bool = False
+) -> None:
+    """What the coordinator and the broker take with few and with many sagas in flight.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    in_flight
+        Sagas to park: half-way through a diamond, and half-way through its compensation.
+    slots
+        Slots of the coordinator's table.
+    json
+        Print the growth as one JSON object on the last line.
+    """
+    _run(memory(Console(), durability=durability, in_flight=in_flight, slots=slots), as_json=json)
+
+
+def _run(measurement: Coroutine[Any, Any, dict[str, object]], *, as_json: bool) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(measurement)
+    if as_json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+
+
+app()

@@ -1,0 +1,148 @@
+"""Does the coordinator's memory depend on how many sagas are in flight? Measured where it would have to remember most.
+
+Forward: payments has answered and inventory is not there, so each saga has one branch arrived at its join and the
+other one out. Undoing: shipping has rejected, payments has refunded and inventory is dead, so each saga waits at the
+join of its compensation graph. With more sagas than slots, slots are spilled.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from sagacore import Client, Saga
+from sagacore.demo.counters import Counters
+from sagacore.demo.fleet import resident_bytes
+from sagacore.demo.shop.contracts import Order, charge, create, reserve, schedule
+
+from .closed_loop import closed_loop
+from .plant import Durability, OrderBook, Plant, key, running
+from .usage import folder_bytes
+
+FEW = 1_000
+WARM_UP = 20_000
+IN_FLIGHT_WHILE_PARKING = 4_096
+STALL_S = 60.0
+SETTLE_S = 1.0
+
+parked_order = (
+    Saga("parked-order", Order, deadline=24 * 3_600, input_bytes=96)
+    .then(create)
+    .then(charge, reserve)
+    .then(schedule, pivot=True)
+)
+"""The diamond, with a deadline that no measurement reaches."""
+
+Direction = Literal["forward", "undoing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """What the processes take with so many sagas parked."""
+
+    sagas: int
+    coordinator_bytes: int
+    broker_bytes: int
+    log_bytes: int
+    spills: int
+
+
+async def memory(console: Console, *, durability: Durability, in_flight: int, slots: int) -> dict[str, object]:
+    """Park few and many sagas in both directions, print the table and return how much the processes grew."""
+    rows: dict[Direction, tuple[Parked, Parked]] = {}
+    for direction in ("forward", "undoing"):
+        few = await park(direction, FEW, durability=durability, slots=slots)
+        many = await park(direction, in_flight, durability=durability, slots=slots)
+        rows[direction] = (few, many)
+    console.print(_table(rows, durability, slots))
+    growth: dict[str, int] = {
+        direction: many.coordinator_bytes - few.coordinator_bytes for direction, (few, many) in rows.items()
+    }
+    few, many = rows["forward"]
+    added = many.sagas - few.sagas
+    return {
+        "durability": durability,
+        "in_flight_max": in_flight,
+        "slots": slots,
+        "coordinator": {"rss_growth_bytes": max(growth.values()), **growth},
+        "broker": {"bytes_per_saga": round((many.broker_bytes - few.broker_bytes) / added)},
+        "log_bytes_per_saga": round((many.log_bytes - few.log_bytes) / added),
+        "spills": sum(many.spills for _, many in rows.values()),
+    }
+
+
+async def park(direction: Direction, sagas: int, *, durability: Durability, slots: int) -> Parked:
+    """Run some sagas to their end, so that everything has its working size, then park so many and weigh."""
+    book = OrderBook()
+    async with running(durability=durability, slots=slots) as plant:
+        await closed_loop(plant, parked_order, book.take(WARM_UP), in_flight=IN_FLIGHT_WHILE_PARKING)
+        before = await _counted(plant.client)
+        missing = "inventory" if direction == "forward" else "shipping"
+        plant.fleet.kill(missing)
+        starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=True)))
+        try:
+            if direction == "forward":
+                await _until(plant.client, "done", before["done"] + sagas)
+            else:
+                await _until(plant.client, "done", before["done"] + 2 * sagas)
+                plant.fleet.kill("inventory")
+                plant.start_service("shipping")
+                await _until(plant.client, "undone", before["undone"] + sagas)
+            await asyncio.sleep(SETTLE_S)
+            return await _weigh(plant, sagas)
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+
+
+async def _start(plant: Plant, orders: list[Order]) -> None:
+    async for ended in plant.client.start_many(parked_order, orders, in_flight=len(orders), key=key):
+        raise AssertionError(f"{ended.key} should be parked, but ended with {ended.outcome}")
+
+
+async def _until(client: Client, kind: str, count: int) -> None:
+    """Wait until the broker has accepted so many messages of a kind. Raises `TimeoutError` if none comes any more."""
+    seen, seen_s = -1, time.monotonic()
+    while True:
+        accepted = (await _counted(client))[kind]
+        if accepted >= count:
+            return
+        if accepted > seen:
+            seen, seen_s = accepted, time.monotonic()
+        elif time.monotonic() - seen_s > STALL_S:
+            raise TimeoutError(f"{accepted:,} of {count:,} {kind} messages after {STALL_S:.0f} s without a new one")
+        await asyncio.sleep(0.25)
+
+
+async def _counted(client: Client) -> dict[str, int]:
+    stats: dict[str, int] = await client.stats()
+    return stats
+
+
+async def _weigh(plant: Plant, sagas: int) -> Parked:
+    counters = Counters()
+    counters.observe(await plant.client.stats())
+    return Parked(
+        sagas=sagas,
+        coordinator_bytes=resident_bytes(plant.fleet.pid("coordinator")),
+        broker_bytes=resident_bytes(plant.fleet.pid("broker")),
+        log_bytes=folder_bytes(plant.fleet.folder / "broker"),
+        spills=counters.coordinator.spills,
+    )
+
+
+def _table(rows: Mapping[Direction, tuple[Parked, Parked]], durability: Durability, slots: int) -> Table:
+    title = f"memory with sagas parked, {slots:,} slots, durability {durability}"
+    table = Table(title=title, title_justify="left")
+    for column in ("parked", "sagas", "coordinator MiB", "broker MiB", "log MiB", "spills"):
+        table.add_column(column, justify="left" if column == "parked" else "right")
+    for direction, weighed in rows.items():
+        for parked in weighed:
+            sizes = (parked.coordinator_bytes, parked.broker_bytes, parked.log_bytes)
+            shown = (f"{size / 2**20:,.2f}" for size in sizes)
+            table.add_row(direction, f"{parked.sagas:,}", *shown, f"{parked.spills:,}")
+    return table

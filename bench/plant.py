@@ -1,0 +1,73 @@
+"""A fresh set of processes for one measurement."""
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sagacore import Client
+from sagacore.demo.fleet import Fleet
+from sagacore.demo.plant import SERVICES, local_endpoint, ready, start_broker, start_coordinators, start_service
+from sagacore.demo.shop.contracts import PARCEL_QUANTITY_MAX, Order
+from sagacore.demo.shop.customers import incoming_orders
+
+Durability = Literal["sync", "os", "memory"]
+PATIENCE_S = 60.0
+SLOTS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """Broker, coordinator and services, and a client that is connected to them."""
+
+    fleet: Fleet
+    client: Client
+    endpoint: str
+
+    def start_service(self, service: str) -> None:
+        """Start one of the services, with everything in memory."""
+        start_service(self.fleet, self.endpoint, service, effects="memory")
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *, durability: Durability, slots: int = SLOTS, services: tuple[str, ...] = SERVICES
+) -> AsyncIterator[Plant]:
+    """Start everything, and stop it afterwards. The broker's log is in a temporary folder."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sagacore-bench-") as folder,
+        local_endpoint() as endpoint,
+        Fleet(Path(folder)) as fleet,
+    ):
+        start_broker(fleet, endpoint, durability=durability)
+        start_coordinators(fleet, endpoint, count=1, slots=slots)
+        async with Client(endpoint, timeout=PATIENCE_S) as client:
+            plant = Plant(fleet, client, endpoint)
+            for service in services:
+                plant.start_service(service)
+            await ready(client, fleet)
+            yield plant
+
+
+class OrderBook:
+    """Orders that nobody has placed before, so that no key is used twice."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int, *, rejected: bool = False) -> list[Order]:
+        """So many orders that complete; or, `rejected`, that shipping rejects as the last step."""
+        first, self._next = self._next, self._next + count
+        orders = incoming_orders(count, reject=0, seed=first, first=first)
+        return list(map(_too_heavy, orders)) if rejected else list(orders)
+
+
+def _too_heavy(order: Order) -> Order:
+    return Order(order.order_id, order.customer, order.sku, order.quantity + PARCEL_QUANTITY_MAX, order.cents)
+
+
+def key(order: Order) -> str:
+    """The key of an order's saga."""
+    return order.order_id

@@ -1,0 +1,85 @@
+//! Old segments go: what they hold and is still needed is copied forward, a little with every record, and once the last
+//! copy is durable everything before it may be deleted. Only a prefix of the log is ever deleted (rule L7): a record
+//! that consumed something outlives what it consumed.
+
+use super::{Broker, Record, RecordKind};
+use crate::state::{At, SagaRef};
+
+/// Copies gathered into one record, about.
+const COPY_BYTES: usize = 256 * 1024;
+/// Segments that are kept whatever is live.
+const SEGMENTS_KEPT: u64 = 4;
+/// What a running saga takes in the log, about: it only decides how often is copied.
+const SAGA_BYTES: u64 = 512;
+const OUTCOME_BYTES: u64 = 128;
+
+/// A sweep over what is older than a record.
+#[derive(Default)]
+pub(super) struct Compaction {
+    job: Option<Job>,
+    /// Everything before this record may be deleted once the other one is durable.
+    finished: Option<(u64, u64)>,
+}
+
+struct Job {
+    before_lsn: u64,
+    sagas: Vec<SagaRef>,
+    plans_done: bool,
+    next_outcome: u64,
+}
+
+impl Broker {
+    /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
+    pub fn log_has(&mut self, first_lsns: &[u64], segment_bytes: u64) {
+        let live = self.state.sagas.len() as u64 * SAGA_BYTES
+            + self.state.outcomes.len() as u64 * OUTCOME_BYTES
+            + self.state.outcomes.bytes() as u64;
+        let kept = SEGMENTS_KEPT + 3 * live / segment_bytes.max(1);
+        if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
+            return;
+        }
+        let before_lsn = first_lsns[first_lsns.len() - kept as usize];
+        let old = self.state.sagas.iter().filter(|(_, saga)| saga.oldest_lsn < before_lsn);
+        let sagas = old.map(|(saga, _)| saga).collect();
+        let next_outcome = self.state.outcomes.first();
+        self.compaction.job = Some(Job { before_lsn, sagas, plans_done: false, next_outcome });
+    }
+
+    /// The next record of copies, if a sweep is under way.
+    pub(super) fn compact(&mut self, time_ms: u64) -> Option<Record> {
+        let mut job = self.compaction.job.take()?;
+        let at = At { lsn: self.next_lsn, time_ms };
+        let mut out = Vec::with_capacity(COPY_BYTES + 64 * 1024);
+        if !job.plans_done {
+            self.state.copy_origin(&mut out);
+            self.state.copy_plans(job.before_lsn, at, &mut out);
+            job.plans_done = true;
+        }
+        while out.len() < COPY_BYTES {
+            let Some(saga) = job.sagas.pop() else { break };
+            if self.state.sagas.contains_key(saga) {
+                self.state.copy_saga(saga, at, &mut out);
+            }
+        }
+        if out.len() < COPY_BYTES {
+            let (from, before) = (job.next_outcome, job.before_lsn);
+            job.next_outcome = self.state.copy_outcomes(from, before, at, COPY_BYTES, &mut out);
+        }
+        if out.len() < COPY_BYTES {
+            self.compaction.finished = Some((job.before_lsn, at.lsn));
+        } else {
+            self.compaction.job = Some(job);
+        }
+        Some(self.record(RecordKind::Copies, time_ms, out))
+    }
+
+    /// The record before which everything may be deleted, once. Asked for after `synced`.
+    pub fn released(&mut self) -> Option<u64> {
+        let (before_lsn, copied_lsn) = self.compaction.finished?;
+        if copied_lsn > self.durable_lsn {
+            return None;
+        }
+        self.compaction.finished = None;
+        Some(before_lsn)
+    }
+}

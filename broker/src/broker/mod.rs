@@ -1,0 +1,435 @@
+//! The broker: transactions over the log, judged one after the other.
+//!
+//! `receive` judges what a peer sent and gathers what is accepted into a record; `flush` hands the record out to be
+//! written; `synced` says that it is durable, and only then does anything that the record caused leave the broker
+//! (strict visibility). No clock, socket or file: time is an argument, frames and records are values.
+
+mod compaction;
+mod judge;
+mod recovery;
+mod requests;
+mod subscribe;
+
+use std::collections::VecDeque;
+
+use sagacore_core::limits::{HEARTBEAT_MS, SESSIONS_MAX, STUCK_AFTER_MS_DEFAULT};
+use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction, TransactionWriter, Transactions};
+
+use crate::delivery::{Fifo, Queues, answer};
+use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, Window, encode_cause};
+use compaction::Compaction;
+
+/// What an operator may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    pub shard: u16,
+    pub outcomes: Window,
+    pub stuck_after_ms: u64,
+    /// Keys the hash of users' keys, where the log is new. Drawn at random by the host.
+    pub secret: [u8; 16],
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { shard: 0, outcomes: Window::default(), stuck_after_ms: STUCK_AFTER_MS_DEFAULT, secret: [0; 16] }
+    }
+}
+
+/// What is to be written to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Transactions, as they came.
+    Transactions,
+    /// Copies of what old segments still hold.
+    Copies,
+}
+
+/// One record: a frame of the log, atomic.
+#[derive(Debug)]
+pub struct Record {
+    pub kind: RecordKind,
+    pub lsn: u64,
+    pub time_ms: u64,
+    pub payload: Vec<u8>,
+}
+
+/// What leaves the broker once the record that caused it is durable.
+#[derive(Debug)]
+enum Effect {
+    Token(TokenRef),
+    Ended { sequence: u64, attached: Vec<(SessionRef, u64)> },
+    Status { session: SessionRef, correlation: u64, sequence: u64 },
+    Confirm { session: SessionRef, number: u64 },
+}
+
+/// A transaction that changes nothing, and why.
+struct Refused(Refusal, &'static str);
+
+/// See the module's text.
+pub struct Broker {
+    config: Config,
+    state: State,
+    queues: Queues,
+    effects: VecDeque<(u64, Effect)>,
+    batch: Vec<u8>,
+    next_lsn: u64,
+    durable_lsn: u64,
+    boot_epoch: u32,
+    /// Broker time is the last logged time plus monotonic time since the start.
+    base_ms: u64,
+    opened_ms: u64,
+    ticked_ms: u64,
+    /// By plan: sagas of one plan run equally long.
+    deadlines: Vec<Fifo<SagaRef>>,
+    /// Sagas that turned round or passed their pivot.
+    turned: Fifo<SagaRef>,
+    /// Sessions whose transactions were judged since the last flush.
+    judged: Vec<SessionRef>,
+    compaction: Compaction,
+    /// Room on the disk, as the host last said; none where the log is in memory.
+    room: Option<Room>,
+    consumed: Vec<TokenRef>,
+    expected: Vec<Expected>,
+    applied: Applied,
+    over_limit: Vec<TokenRef>,
+    refused: u64,
+    stale: u64,
+    spills: u64,
+}
+
+/// What the disk has left.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub free_bytes: u64,
+    pub segment_bytes: u64,
+}
+
+impl Broker {
+    /// An empty broker: `replay` what the log says, then `open` it.
+    pub fn new(config: Config) -> Self {
+        let mut state = State::new(config.shard, config.secret);
+        state.outcomes.window = config.outcomes;
+        Self {
+            config,
+            state,
+            queues: Queues::default(),
+            effects: VecDeque::new(),
+            batch: Vec::new(),
+            next_lsn: 1,
+            durable_lsn: 0,
+            boot_epoch: 0,
+            base_ms: 0,
+            opened_ms: 0,
+            ticked_ms: 0,
+            deadlines: Vec::new(),
+            turned: Fifo::default(),
+            judged: Vec::new(),
+            compaction: Compaction::default(),
+            room: None,
+            consumed: Vec::new(),
+            expected: Vec::new(),
+            applied: Applied::default(),
+            over_limit: Vec::new(),
+            refused: 0,
+            stale: 0,
+            spills: 0,
+        }
+    }
+
+    /// Broker time: it stands still while the broker is down.
+    fn clock(&self, now_ms: u64) -> u64 {
+        self.base_ms + now_ms.saturating_sub(self.opened_ms)
+    }
+
+    /// The record that what is accepted now goes into, or the last one where nothing was.
+    fn lsn(&self) -> u64 {
+        if self.batch.is_empty() { self.next_lsn - 1 } else { self.next_lsn }
+    }
+
+    fn at(&self, time_ms: u64) -> At {
+        At { lsn: self.next_lsn, time_ms }
+    }
+
+    /// Judges what a peer sent. Answers wait for `take_frames`.
+    pub fn receive(&mut self, identity: &[u8], frame: &[u8], now_ms: u64) {
+        let time_ms = self.clock(now_ms);
+        let transactions = match Transactions::parse(frame) {
+            Ok(transactions) => transactions,
+            Err(broken) => return self.refuse_frame(identity, &broken.to_string()),
+        };
+        for transaction in transactions {
+            let transaction = match transaction {
+                Ok(transaction) => transaction,
+                Err(broken) => return self.refuse_frame(identity, &broken.to_string()),
+            };
+            let Some(session) = self.session_for(identity, &transaction, time_ms) else { return };
+            self.judge(session, &transaction, time_ms);
+        }
+    }
+
+    /// The session that a transaction belongs to; a SUBSCRIBE opens it. None: the rest of the frame is passed over.
+    fn session_for(&mut self, identity: &[u8], transaction: &Transaction<'_>, time_ms: u64) -> Option<SessionRef> {
+        let first = transaction.messages().next();
+        if let Some(message) = first.filter(|message| message.header.kind() == Kind::Subscribe) {
+            self.subscribe(identity, &message, time_ms);
+            return self.queues.sessions.find(identity);
+        }
+        let Some(session) = self.queues.sessions.find(identity) else {
+            self.tell_stranger(identity, Refusal::NoSession, "subscribe first");
+            return None;
+        };
+        if let Some(found) = self.queues.sessions.get_mut(session) {
+            found.heard_ms = time_ms;
+        }
+        Some(session)
+    }
+
+    fn refuse_frame(&mut self, identity: &[u8], reason: &str) {
+        self.refused += 1;
+        match self.queues.sessions.find(identity) {
+            Some(session) => self.tell_refused(session, 0, 0, Refusal::Malformed, reason),
+            None => self.tell_stranger(identity, Refusal::Malformed, reason),
+        }
+    }
+
+    fn judge(&mut self, session: SessionRef, transaction: &Transaction<'_>, time_ms: u64) {
+        if let Err(Refused(refusal, reason)) = self.try_apply(session, transaction, time_ms) {
+            self.refuse(session, transaction, refusal, reason, time_ms);
+        }
+        let Some(found) = self.queues.sessions.get_mut(session) else { return };
+        if transaction.number > found.judged {
+            if found.judged == found.confirmed {
+                self.judged.push(session);
+            }
+            found.judged = transaction.number;
+        }
+    }
+
+    /// A refused sender keeps no lease on what it named: what is still pending is delivered again.
+    fn refuse(
+        &mut self,
+        session: SessionRef,
+        transaction: &Transaction<'_>,
+        refusal: Refusal,
+        reason: &str,
+        time_ms: u64,
+    ) {
+        if refusal == Refusal::Stale { self.stale += 1 } else { self.refused += 1 }
+        for key in transaction.consumes {
+            let Some(token) = self.state.pending(key) else { continue };
+            self.release(session, token, time_ms);
+        }
+        let correlation = transaction.messages().next().map_or(0, |message| message.header.amount.get());
+        self.tell_refused(session, transaction.number, correlation, refusal, reason);
+    }
+
+    fn release(&mut self, session: SessionRef, token: TokenRef, time_ms: u64) {
+        if let crate::delivery::Released::OverLimit(token) =
+            self.queues.release(&mut self.state, token, session, time_ms)
+        {
+            self.over_limit.push(token);
+        }
+    }
+
+    fn tell_refused(&mut self, session: SessionRef, number: u64, correlation: u64, refusal: Refusal, reason: &str) {
+        let mut header = answer(Kind::Refused, number, refusal.code());
+        header.active = correlation.into();
+        self.queues.sessions.send(session, header, |body| {
+            body.section(Section::TEXT, reason.as_bytes());
+        });
+    }
+
+    /// What a record changed becomes visible when it is durable.
+    fn note_applied(&mut self) {
+        let lsn = self.next_lsn;
+        self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
+        if let Some(saga) = self.applied.started.take() {
+            self.set_deadline(saga);
+        }
+        if let Some((saga, time_ms)) = self.applied.turned.take() {
+            self.watch(saga, time_ms);
+        }
+        if let Some((sequence, attached)) = self.applied.ended.take() {
+            self.effects.push_back((lsn, Effect::Ended { sequence, attached }));
+        }
+    }
+
+    fn set_deadline(&mut self, saga: SagaRef) {
+        let found = &self.state.sagas[saga];
+        let plan = found.plan as usize;
+        if self.deadlines.len() <= plan {
+            self.deadlines.resize_with(plan + 1, Fifo::default);
+        }
+        let sagas = &self.state.sagas;
+        self.deadlines[plan].push(found.deadline_ms, saga, |saga| sagas.contains_key(saga));
+    }
+
+    /// From now on the saga must end soon, or it is listed as stuck.
+    fn watch(&mut self, saga: SagaRef, time_ms: u64) {
+        let sagas = &self.state.sagas;
+        self.turned.push(time_ms + self.config.stuck_after_ms, saga, |saga| sagas.contains_key(saga));
+    }
+
+    /// Ends deadlines, leases, delays and silent sessions.
+    pub fn tick(&mut self, now_ms: u64) {
+        let time_ms = self.clock(now_ms);
+        if time_ms.saturating_sub(self.ticked_ms) > 2 * HEARTBEAT_MS {
+            // It is we who were away: what peers said meanwhile still waits in the socket.
+            self.queues.sessions.heard_all(time_ms);
+        }
+        self.ticked_ms = time_ms;
+        for session in self.queues.sessions.silent(time_ms) {
+            self.queues.leave(&mut self.state, session, time_ms, &mut self.over_limit);
+        }
+        self.queues.tick(&mut self.state, time_ms, &mut self.over_limit);
+        self.tick_limits(time_ms);
+        self.tick_deadlines(time_ms);
+        self.tick_stuck(time_ms);
+        self.state.forget(time_ms);
+        self.settle(time_ms);
+    }
+
+    fn tick_limits(&mut self, time_ms: u64) {
+        for token in std::mem::take(&mut self.over_limit) {
+            let Some(found) = self.state.tokens.get(token) else { continue };
+            let (saga, kind, step) = (found.saga, found.kind, found.position as u8);
+            if kind == Kind::Run && self.state.may_abort(saga) {
+                self.abort(saga, CauseCode::DeliveryLimit, Some(step), "delivered too often without an answer", time_ms);
+            } else {
+                self.state.sagas[saga].stuck = true;
+            }
+        }
+    }
+
+    fn tick_deadlines(&mut self, time_ms: u64) {
+        for plan in 0..self.deadlines.len() {
+            loop {
+                let sagas = &self.state.sagas;
+                let due = self.deadlines[plan].pop_due(time_ms, |saga| sagas.contains_key(saga));
+                let Some(saga) = due else { break };
+                if self.state.may_abort(saga) {
+                    self.abort(saga, CauseCode::Deadline, None, "the deadline passed", time_ms);
+                } else {
+                    self.watch(saga, time_ms);
+                }
+            }
+        }
+    }
+
+    fn tick_stuck(&mut self, time_ms: u64) {
+        loop {
+            let sagas = &self.state.sagas;
+            let Some(saga) = self.turned.pop_due(time_ms, |saga| sagas.contains_key(saga)) else { return };
+            self.state.sagas[saga].stuck = true;
+        }
+    }
+
+    /// Aborts a saga on the broker's own account: one record with the cause, from which REVOKED follows.
+    fn abort(&mut self, saga: SagaRef, code: CauseCode, step: Option<u8>, text: &str, time_ms: u64) {
+        let cause = encode_cause(code, step, text);
+        let found = &self.state.sagas[saga];
+        let mut header = Header::new(Kind::Revoked);
+        header.saga = found.id;
+        header.attempt = found.attempt.into();
+        header.plan = self.state.plan_of(saga).plan.fingerprint.into();
+        let mut transaction = TransactionWriter::new(&mut self.batch, 0);
+        transaction.publish_with(header, |body| {
+            body.section(Section::CAUSE, &cause);
+        });
+        transaction.finish();
+        self.applied.clear();
+        let at = self.at(time_ms);
+        self.state.abort(saga, Abort { cause: &cause, clean_step: None }, at, &mut self.applied);
+        self.note_applied();
+    }
+
+    /// The next record to write, if there is one. Call it until there is none.
+    pub fn flush(&mut self, now_ms: u64) -> Option<Record> {
+        let time_ms = self.clock(now_ms);
+        let lsn = self.lsn();
+        for session in self.judged.drain(..) {
+            let Some(found) = self.queues.sessions.get_mut(session) else { continue };
+            found.confirmed = found.judged;
+            self.effects.push_back((lsn, Effect::Confirm { session, number: found.judged }));
+        }
+        if self.batch.is_empty() {
+            let copies = self.compact(time_ms);
+            self.settle(time_ms);
+            return copies;
+        }
+        let payload = std::mem::replace(&mut self.batch, Vec::with_capacity(64 * 1024));
+        Some(self.record(RecordKind::Transactions, time_ms, payload))
+    }
+
+    fn record(&mut self, kind: RecordKind, time_ms: u64, payload: Vec<u8>) -> Record {
+        let lsn = self.next_lsn;
+        self.next_lsn += 1;
+        Record { kind, lsn, time_ms, payload }
+    }
+
+    /// All records up to this one are durable: what they caused becomes visible.
+    pub fn synced(&mut self, lsn: u64, now_ms: u64) {
+        self.durable_lsn = self.durable_lsn.max(lsn);
+        self.settle(self.clock(now_ms));
+    }
+
+    fn settle(&mut self, time_ms: u64) {
+        while self.effects.front().is_some_and(|&(lsn, _)| lsn <= self.durable_lsn) {
+            if let Some((_, effect)) = self.effects.pop_front() {
+                self.perform(effect);
+            }
+        }
+        self.queues.dispatch(&mut self.state, time_ms);
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Token(token) => {
+                if self.state.tokens.get(token).is_some_and(|token| token.place == Place::Held) {
+                    self.queues.enqueue(&mut self.state, token);
+                }
+            }
+            Effect::Ended { sequence, attached } => {
+                for (session, correlation) in attached {
+                    self.tell_result(session, correlation, sequence);
+                }
+            }
+            Effect::Status { session, correlation, sequence } => self.tell_status(session, correlation, sequence),
+            Effect::Confirm { session, number } => {
+                self.queues.sessions.send(session, answer(Kind::Confirm, number, 0), |_| {});
+            }
+        }
+    }
+
+    /// Takes what is to be sent, with the identities that it goes to.
+    pub fn take_frames(&mut self, out: &mut Vec<(Box<[u8]>, Vec<u8>)>) {
+        self.queues.sessions.take_frames(out);
+    }
+
+    /// A frame could not be sent: the peer is gone, or takes nothing any more.
+    pub fn lost(&mut self, identity: &[u8], now_ms: u64) {
+        let time_ms = self.clock(now_ms);
+        if let Some(session) = self.queues.sessions.find(identity) {
+            self.queues.leave(&mut self.state, session, time_ms, &mut self.over_limit);
+        }
+    }
+
+    /// What the host last saw of the disk.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = Some(room);
+    }
+
+    /// Whether there is room for one more saga, and for all that the running ones may still need (rule 10).
+    fn has_room(&self) -> bool {
+        let enough = |room: Room| room.free_bytes >= self.state.reserved_bytes + 3 * room.segment_bytes;
+        self.state.sagas.len() < sagacore_core::limits::SAGAS_MAX && self.room.is_none_or(enough)
+    }
+
+    fn has_session_room(&self) -> bool {
+        self.queues.sessions.len() < SESSIONS_MAX
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}

@@ -1,0 +1,92 @@
+//! A restart: the log is read again, and everything that is pending is due.
+
+use sagacore_core::wire::Transaction;
+
+use super::{Broker, Record, RecordKind};
+use crate::state::{At, Phase, SagaRef, TokenRef};
+
+/// A record of the log that the broker cannot read: it was written by another version.
+#[derive(Debug, thiserror::Error)]
+#[error("record.{what}: record {lsn} of the log is valid but says nothing that this version knows")]
+pub struct Unreadable {
+    pub lsn: u64,
+    pub what: String,
+}
+
+/// Where the log ended when it was opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    pub next_lsn: u64,
+    pub boot_epoch: u32,
+    /// The time of the last record: broker time goes on from there.
+    pub last_time_ms: u64,
+}
+
+impl Broker {
+    /// Applies one record of the log.
+    ///
+    /// # Errors
+    /// `Unreadable`, where the record is of another version.
+    pub fn replay(&mut self, kind: RecordKind, lsn: u64, time_ms: u64, payload: &[u8]) -> Result<(), Unreadable> {
+        let at = At { lsn, time_ms };
+        if kind == RecordKind::Copies {
+            return self.state.replay_copies(payload, at).map_err(|what| Unreadable { lsn, what: what.to_owned() });
+        }
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (transaction, after) =
+                Transaction::parse(rest).map_err(|broken| Unreadable { lsn, what: broken.name() })?;
+            self.state.replay(&transaction, at, &mut self.applied);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Begins to serve. Every pending token counts as delivered (rule 2) and is due. A new log begins with a record
+    /// that says where its keys' secret and its sequences start.
+    pub fn open(&mut self, opened: Opened, now_ms: u64) -> Option<Record> {
+        self.next_lsn = opened.next_lsn;
+        self.durable_lsn = opened.next_lsn - 1;
+        self.boot_epoch = opened.boot_epoch;
+        self.base_ms = opened.last_time_ms;
+        self.opened_ms = now_ms;
+        self.ticked_ms = opened.last_time_ms;
+        self.applied.clear();
+        let time_ms = self.base_ms;
+        self.set_timers(time_ms);
+        self.enqueue_all();
+        self.state.counters = crate::state::Counters::default();
+        if opened.next_lsn > 1 && self.state.next_sequence > 1 {
+            return None;
+        }
+        let mut payload = Vec::new();
+        self.state.copy_origin(&mut payload);
+        Some(self.record(RecordKind::Copies, time_ms, payload))
+    }
+
+    fn set_timers(&mut self, time_ms: u64) {
+        let mut sagas: Vec<(u64, SagaRef)> =
+            self.state.sagas.iter().map(|(saga, found)| (found.deadline_ms, saga)).collect();
+        sagas.sort_unstable();
+        for (_, saga) in sagas {
+            let found = &self.state.sagas[saga];
+            if found.phase == Phase::Undoing || found.pivoted {
+                self.watch(saga, time_ms);
+            } else {
+                self.set_deadline(saga);
+            }
+        }
+    }
+
+    fn enqueue_all(&mut self) {
+        let mut tokens: Vec<(u64, TokenRef)> = Vec::with_capacity(self.state.tokens.len());
+        for (token, found) in &mut self.state.tokens {
+            found.deliveries = found.deliveries.max(1);
+            tokens.push((self.state.sagas[found.saga].age, token));
+        }
+        tokens.sort_unstable_by_key(|&(age, _)| age);
+        for (_, token) in tokens {
+            self.queues.enqueue(&mut self.state, token);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What clients and operators ask of a saga, answered by the broker: status, outcome, cancel, resolve; and counters.
+
+use sagacore_core::limits::{REASON_BYTES_MAX, SECTION_BYTES_MAX};
+use sagacore_core::wire::{
+    CauseCode, Flags, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode,
+};
+
+use super::{Broker, Effect, Refused};
+use crate::delivery::answer;
+use crate::state::{Phase, SagaRef, SessionRef, TokenRef, skip};
+
+type Judged = Result<(), Refused>;
+
+const UNKNOWN: Refused = Refused(Refusal::Unknown, "no saga of this id or key runs or is remembered");
+/// Stuck sagas that one answer lists.
+const STUCK_LISTED_MAX: usize = 100;
+
+/// What an operator does with a stuck step.
+const RETRY: u64 = 1;
+const SKIP: u64 = 2;
+const DONE: u64 = 3;
+
+impl Broker {
+    pub(super) fn request(&mut self, session: SessionRef, message: &Message<'_>, time_ms: u64) -> Judged {
+        let role = self.queues.sessions.get(session).map(|session| session.role);
+        if role != Some(Role::Client) {
+            return Err(Refused(Refusal::Forbidden, "only clients and operators ask this"));
+        }
+        let correlation = message.header.amount.get();
+        match message.header.kind() {
+            Kind::Status => {
+                let sequence = self.named(message).unwrap_or(0);
+                let lsn = self.lsn();
+                self.effects.push_back((lsn, Effect::Status { session, correlation, sequence }));
+                Ok(())
+            }
+            Kind::Attach => {
+                let sequence = self.named(message).ok_or(UNKNOWN)?;
+                self.attach_to(session, correlation, sequence, true);
+                Ok(())
+            }
+            Kind::Cancel => self.cancel(session, message, time_ms),
+            Kind::Resolve => self.resolve(session, message, time_ms),
+            Kind::Stats => {
+                let data = self.stats();
+                self.answer_data(session, Kind::Stats, correlation, &data);
+                Ok(())
+            }
+            Kind::Stuck => {
+                let data = self.list_stuck();
+                self.answer_data(session, Kind::Stuck, correlation, &data);
+                Ok(())
+            }
+            _ => Err(Refused(Refusal::Unsupported, "a client does not say this")),
+        }
+    }
+
+    fn answer_data(&mut self, session: SessionRef, kind: Kind, correlation: u64, data: &[u8]) {
+        self.queues.sessions.send(session, answer(kind, correlation, 0), |body| {
+            body.section(Section::DATA, data);
+        });
+    }
+
+    /// The sequence of the saga that a request names, by id or by key, if it runs or is remembered.
+    fn named(&self, message: &Message<'_>) -> Option<u64> {
+        let id = message.header.saga;
+        if message.header.has(Flags::BY_KEY) {
+            let key = message.sections().get(Section::KEY)?;
+            return self.state.sequence_of_key(self.state.hash_key(key));
+        }
+        let ended = || self.state.outcomes.get(id.sequence.get()).is_some_and(|outcome| outcome.id == id);
+        (self.state.saga(id).is_some() || ended()).then(|| id.sequence.get())
+    }
+
+    /// The outcome goes to this session too: at once if the saga has ended, as far as that is durable.
+    pub(super) fn attach_to(&mut self, session: SessionRef, correlation: u64, sequence: u64, wants_status: bool) {
+        let lsn = self.lsn();
+        let Some(saga) = self.state.saga_by_sequence(sequence) else {
+            let attached = vec![(session, correlation)];
+            return self.effects.push_back((lsn, Effect::Ended { sequence, attached }));
+        };
+        let attached = &mut self.state.sagas[saga].attached;
+        if attached.len() >= 4 {
+            attached.retain(|&(other, _)| self.queues.sessions.get(other).is_some());
+        }
+        if !attached.contains(&(session, correlation)) {
+            attached.push((session, correlation));
+        }
+        if wants_status {
+            self.effects.push_back((lsn, Effect::Status { session, correlation, sequence }));
+        }
+    }
+
+    pub(super) fn tell_result(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
+        let Some(outcome) = self.state.outcomes.get(sequence) else {
+            return self.tell_status(session, correlation, sequence);
+        };
+        let mut header = answer(Kind::Result, correlation, outcome.code.code());
+        header.saga = outcome.id;
+        header.plan = outcome.plan.into();
+        self.queues.sessions.send_encoded(session, header, &outcome.body);
+    }
+
+    pub(super) fn tell_status(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
+        let mut header = answer(Kind::Status, correlation, StatusCode::Unknown.code());
+        let mut names = Vec::new();
+        if let Some(saga) = self.state.saga_by_sequence(sequence) {
+            header.place = self.status_of(saga).code().into();
+            header.saga = self.state.sagas[saga].id;
+            header.attempt = self.state.sagas[saga].attempt.into();
+            names = self.step_names(saga);
+        } else if let Some(outcome) = self.state.outcomes.get(sequence) {
+            let code = match outcome.code {
+                OutcomeCode::Completed => StatusCode::Completed,
+                OutcomeCode::Compensated => StatusCode::Compensated,
+            };
+            header.place = code.code().into();
+            header.saga = outcome.id;
+        }
+        self.queues.sessions.send(session, header, |body| {
+            body.section(Section::DATA, &names);
+        });
+    }
+
+    fn status_of(&self, saga: SagaRef) -> StatusCode {
+        let found = &self.state.sagas[saga];
+        if found.stuck {
+            StatusCode::Stuck
+        } else if found.phase == Phase::Undoing {
+            StatusCode::Compensating
+        } else if self.state.is_deciding(saga) {
+            StatusCode::Deciding
+        } else {
+            StatusCode::Running
+        }
+    }
+
+    /// The names of the steps that are asked for or compensated now: a MessagePack array.
+    fn step_names(&self, saga: SagaRef) -> Vec<u8> {
+        let plan = &self.state.plan_of(saga).plan;
+        let mut steps: Vec<u16> = self.state.tokens_of(saga).filter_map(|token| self.step_of(token)).collect();
+        steps.sort_unstable();
+        let mut out = Vec::new();
+        // Writing to a vector cannot fail, here and below.
+        let _ = rmp::encode::write_array_len(&mut out, steps.len() as u32);
+        for step in steps {
+            let _ = rmp::encode::write_str(&mut out, &plan.steps[usize::from(step)].name);
+        }
+        out
+    }
+
+    fn step_of(&self, token: TokenRef) -> Option<u16> {
+        let token = &self.state.tokens[token];
+        matches!(token.kind, Kind::Run | Kind::Undo).then_some(token.position)
+    }
+
+    fn cancel(&mut self, session: SessionRef, message: &Message<'_>, time_ms: u64) -> Judged {
+        let sequence = self.named(message).ok_or(UNKNOWN)?;
+        let too_late = Refused(Refusal::TooLate, "it is deciding, compensating or ended");
+        let saga = self.state.saga_by_sequence(sequence).filter(|&saga| self.state.may_abort(saga));
+        let saga = saga.ok_or(too_late)?;
+        let reason = String::from_utf8_lossy(message.sections().get(Section::TEXT).unwrap_or_default()).into_owned();
+        self.abort(saga, CauseCode::Cancelled, None, &reason, time_ms);
+        self.queues.sessions.send(session, answer(Kind::Cancel, message.header.amount.get(), 0), |_| {});
+        Ok(())
+    }
+
+    /// An operator retries, skips or resolves a step that is stuck (rule 7).
+    fn resolve(&mut self, session: SessionRef, message: &Message<'_>, time_ms: u64) -> Judged {
+        let (header, sections) = (message.header, message.sections());
+        let saga = self.state.saga(header.saga).ok_or(UNKNOWN)?;
+        let reason = String::from_utf8_lossy(sections.get(Section::TEXT).unwrap_or_default()).into_owned();
+        let reason: String = reason.chars().take(REASON_BYTES_MAX / 4).collect();
+        let step = header.place.get();
+        let of_step = |&token: &TokenRef| self.step_of(token) == Some(step);
+        let token = self.state.tokens_of(saga).find(of_step);
+        let token = token.ok_or(Refused(Refusal::Unknown, "this step neither runs nor is compensated now"))?;
+        let kind = self.state.tokens[token].kind;
+        match (header.active.get(), kind) {
+            (RETRY, _) => {
+                self.state.tokens[token].unanswered = 0;
+                self.queues.enqueue(&mut self.state, token);
+            }
+            (SKIP, Kind::Undo) => self.skip(token, step as u8, &reason, time_ms)?,
+            (DONE, Kind::Run) if self.state.sagas[saga].pivoted => {
+                let result = sections.get(Section::DATA).unwrap_or_default();
+                self.finish(token, step as u8, result, time_ms)?;
+            }
+            _ => return Err(Refused(Refusal::Mismatch, "skip a compensation, or resolve a step past the pivot")),
+        }
+        self.note_resolved(saga, time_ms);
+        self.queues.sessions.send(session, answer(Kind::Resolve, header.amount.get(), 0), |_| {});
+        Ok(())
+    }
+
+    fn note_resolved(&mut self, saga: SagaRef, time_ms: u64) {
+        if let Some(found) = self.state.sagas.get_mut(saga) {
+            found.stuck = false;
+            self.watch(saga, time_ms);
+        }
+    }
+
+    fn skip(&mut self, token: TokenRef, step: u8, reason: &str, time_ms: u64) -> Judged {
+        let body = self.state.tokens[token].body.clone();
+        let skipped = skip(&body, step, reason);
+        self.accept_own(
+            token,
+            |_, out| {
+                for key in [Section::INPUT, Section::CAUSE] {
+                    if let Some(value) = section(&body, key) {
+                        out.section(key, value);
+                    }
+                }
+                out.section(Section::SKIPPED, &skipped);
+            },
+            time_ms,
+        )
+    }
+
+    fn finish(&mut self, token: TokenRef, step: u8, result: &[u8], time_ms: u64) -> Judged {
+        let body = self.state.tokens[token].body.clone();
+        let plan = std::sync::Arc::clone(&self.state.plan_of(self.state.tokens[token].saga).plan);
+        if result.len() > plan.steps[usize::from(step)].result_max.min(SECTION_BYTES_MAX) {
+            return Err(Refused(Refusal::TooLarge, "the result is larger than its step declares"));
+        }
+        self.accept_own(
+            token,
+            |header, out| {
+                let carried = match header.kind() {
+                    Kind::Run => plan.steps[usize::from(header.place.get())].carry,
+                    _ => plan.edge_carry(header.place.get()),
+                };
+                for key in 0..64 {
+                    let value = if key == step { Some(result) } else { section(&body, key) };
+                    if let Some(value) = value.filter(|_| carried & (1 << key) != 0) {
+                        out.section(key, value);
+                    }
+                }
+                out.section(Section::INPUT, section(&body, Section::INPUT).unwrap_or_default());
+            },
+            time_ms,
+        )
+    }
+
+    /// The sagas that are listed as stuck: a MessagePack array of [id, phase, steps].
+    fn list_stuck(&self) -> Vec<u8> {
+        let stuck: Vec<SagaRef> =
+            self.state.sagas.iter().filter(|(_, saga)| saga.stuck).map(|(saga, _)| saga).take(STUCK_LISTED_MAX).collect();
+        let mut out = Vec::new();
+        let _ = rmp::encode::write_array_len(&mut out, stuck.len() as u32);
+        for saga in stuck {
+            let found = &self.state.sagas[saga];
+            let phase = if found.phase == Phase::Undoing { "compensating" } else { "forward" };
+            let _ = rmp::encode::write_array_len(&mut out, 4);
+            let _ = rmp::encode::write_str(&mut out, &found.id.to_string());
+            let _ = rmp::encode::write_str(&mut out, &self.state.plan_of(saga).plan.name);
+            let _ = rmp::encode::write_str(&mut out, phase);
+            out.extend_from_slice(&self.step_names(saga));
+        }
+        out
+    }
+
+    /// Counters: a MessagePack map of text to number, and under "coordinators" what each said of itself.
+    fn stats(&self) -> Vec<u8> {
+        let (counters, state) = (&self.state.counters, &self.state);
+        let stuck = state.sagas.values().filter(|saga| saga.stuck).count() as u64;
+        let messages = counters.run + counters.done + counters.revoked + counters.undo + counters.undone;
+        let numbers = [
+            ("started", counters.started),
+            ("completed", counters.completed),
+            ("compensated", counters.compensated),
+            ("messages", messages),
+            ("run", counters.run),
+            ("done", counters.done),
+            ("revoked", counters.revoked),
+            ("undo", counters.undo),
+            ("undone", counters.undone),
+            ("redeliveries", self.queues.redeliveries),
+            ("spills", self.spills),
+            ("stale", self.stale),
+            ("refused", self.refused),
+            ("running", state.sagas.len() as u64),
+            ("pending", state.tokens.len() as u64),
+            ("stuck", stuck),
+            ("remembered", state.outcomes.len() as u64),
+            ("plans", state.plans.len() as u64),
+            ("sessions", self.queues.sessions.len() as u64),
+            ("lsn", self.next_lsn - 1),
+            ("durable_lsn", self.durable_lsn),
+            ("boot_epoch", u64::from(self.boot_epoch)),
+        ];
+        let reports: Vec<&[u8]> = self
+            .queues
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.role == Role::Coordinator && !session.report.is_empty())
+            .map(|(_, session)| session.report.as_slice())
+            .collect();
+        let mut out = Vec::new();
+        let _ = rmp::encode::write_map_len(&mut out, numbers.len() as u32 + 1);
+        for (name, number) in numbers {
+            let _ = rmp::encode::write_str(&mut out, name);
+            let _ = rmp::encode::write_uint(&mut out, number);
+        }
+        let _ = rmp::encode::write_str(&mut out, "coordinators");
+        let _ = rmp::encode::write_array_len(&mut out, reports.len() as u32);
+        for report in reports {
+            // Each is a MessagePack value of its own; wrapped, so that a broken one breaks nothing else.
+            let _ = rmp::encode::write_bin(&mut out, report);
+        }
+        out
+    }
+}
+
+fn section(body: &[u8], key: u8) -> Option<&[u8]> {
+    Sections::parse(body).ok()?.get(key)
+}

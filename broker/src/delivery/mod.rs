@@ -1,0 +1,12 @@
+//! Who is connected, and what is delivered to whom: sessions, queues, leases and delays. All of it is volatile: after a
+//! restart every pending token is simply delivered again.
+
+mod fifo;
+mod queues;
+mod sessions;
+mod slices;
+
+pub use fifo::Fifo;
+pub use queues::{Queues, Released, answer};
+pub use sessions::{Opening, Session, Sessions};
+pub use slices::Slices;

@@ -1,0 +1,313 @@
+//! Queues: tokens that are due, for the service or the coordinator that they are for.
+//!
+//! A token is `Held` until it is durable, then `Ready` in a queue, then `Leased` to a session until it is consumed. A
+//! lease ends with the session, with its time, or when the session says so; the token is then due again, at once the
+//! first time and with growing delay from then on. UNDO comes before RUN in every queue.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use slotmap::SecondaryMap;
+
+use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS};
+use sagacore_core::wire::{Header, Kind, Role, Section};
+
+use super::{Sessions, Slices};
+use crate::state::{Place, SessionRef, State, TokenRef};
+
+/// What became of a token whose lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// It is due again, now or later, or was not leased at all.
+    Again,
+    /// It was delivered to its limit without an answer.
+    OverLimit(TokenRef),
+}
+
+#[derive(Default)]
+struct ServiceQueue {
+    undo: VecDeque<TokenRef>,
+    run: VecDeque<TokenRef>,
+    servers: Vec<SessionRef>,
+    /// Whose turn it is.
+    next: usize,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Queues {
+    pub sessions: Sessions,
+    pub slices: Slices,
+    services: Vec<ServiceQueue>,
+    coordinators: SecondaryMap<SessionRef, VecDeque<TokenRef>>,
+    /// For coordinators while none is connected.
+    unowned: VecDeque<TokenRef>,
+    delayed: BinaryHeap<Reverse<(u64, TokenRef)>>,
+    /// Services whose queue may have something for somebody.
+    stirred: Vec<u32>,
+    pub redeliveries: u64,
+}
+
+impl Queues {
+    /// A token is due: it goes to the end of its queue, and spilled arrivals of its block come with it.
+    pub fn enqueue(&mut self, state: &mut State, token: TokenRef) {
+        let Some(found) = state.tokens.get(token) else { return };
+        if found.kind.is_for_coordinator() {
+            for spilled in spilled_beside(state, token) {
+                self.enqueue_for_coordinator(state, spilled);
+            }
+            self.enqueue_for_coordinator(state, token);
+            return;
+        }
+        let service = state.plan_of(found.saga).services[usize::from(found.position)];
+        let is_undo = found.kind == Kind::Undo;
+        let queue = self.service(service);
+        if is_undo { queue.undo.push_back(token) } else { queue.run.push_back(token) }
+        state.tokens[token].place = Place::Ready;
+        self.stir(service);
+    }
+
+    fn enqueue_for_coordinator(&mut self, state: &mut State, token: TokenRef) {
+        let found = &mut state.tokens[token];
+        found.place = Place::Ready;
+        let sequence = state.sagas[found.saga].id.sequence.get();
+        match self.slices.owner(sequence).and_then(|owner| self.coordinators.get_mut(owner)) {
+            Some(queue) => queue.push_back(token),
+            None => self.unowned.push_back(token),
+        }
+    }
+
+    fn service(&mut self, service: u32) -> &mut ServiceQueue {
+        let index = service as usize;
+        if self.services.len() <= index {
+            self.services.resize_with(index + 1, ServiceQueue::default);
+        }
+        &mut self.services[index]
+    }
+
+    fn stir(&mut self, service: u32) {
+        if !self.stirred.contains(&service) {
+            self.stirred.push(service);
+        }
+    }
+
+    /// A session began to serve a service, or to coordinate.
+    pub fn join(&mut self, state: &mut State, session: SessionRef) {
+        let Some(found) = self.sessions.get(session) else { return };
+        match (found.role, found.service) {
+            (Role::Service, Some(service)) => {
+                self.service(service).servers.push(session);
+                self.stir(service);
+            }
+            (Role::Coordinator, _) => {
+                self.coordinators.insert(session, VecDeque::new());
+                self.slices.join(session);
+                self.resettle(state);
+            }
+            _ => {}
+        }
+    }
+
+    /// A session is gone: what it had is due again. Tokens over their limit are put into `over_limit`.
+    pub fn leave(&mut self, state: &mut State, session: SessionRef, now_ms: u64, over_limit: &mut Vec<TokenRef>) {
+        let Some(mut gone) = self.sessions.close(session) else { return };
+        if let Some(service) = gone.service {
+            let queue = self.service(service);
+            queue.servers.retain(|&other| other != session);
+            self.stir(service);
+        }
+        let queued = self.coordinators.remove(session).unwrap_or_default();
+        if gone.role == Role::Coordinator {
+            self.slices.leave(session);
+            self.unowned.extend(queued);
+            self.resettle(state);
+        }
+        let leased: Vec<_> = gone.leases.drain().map(|(_, token)| token).collect();
+        for token in leased {
+            if let Released::OverLimit(token) = self.release(state, token, session, now_ms) {
+                over_limit.push(token);
+            }
+        }
+    }
+
+    /// Slices moved: what is for another coordinator now goes there.
+    fn resettle(&mut self, state: &mut State) {
+        let mut moved: Vec<TokenRef> = self.unowned.drain(..).collect();
+        for &session in self.slices.coordinators() {
+            let is_owner = |state: &State, token: TokenRef| {
+                let sequence = state.tokens.get(token).map(|token| state.sagas[token.saga].id.sequence.get());
+                sequence.and_then(|sequence| self.slices.owner(sequence)) == Some(session)
+            };
+            if let Some(queue) = self.coordinators.get_mut(session) {
+                let (kept, other): (Vec<_>, Vec<_>) = queue.drain(..).partition(|&token| is_owner(state, token));
+                queue.extend(kept);
+                moved.extend(other);
+            }
+            let Some(leases) = self.sessions.get_mut(session).map(|session| &mut session.leases) else { continue };
+            let leased: Vec<_> = leases.drain().collect();
+            for (due_ms, token) in leased {
+                if !is_leased(state, token, session) {
+                    continue;
+                }
+                if is_owner(state, token) {
+                    leases.push(due_ms, token, |_| true);
+                } else {
+                    moved.push(token);
+                }
+            }
+        }
+        for token in moved {
+            if state.tokens.contains_key(token) {
+                self.enqueue(state, token);
+            }
+        }
+    }
+
+    /// Takes back the lease of a session on a token.
+    pub fn release(&mut self, state: &mut State, token: TokenRef, session: SessionRef, now_ms: u64) -> Released {
+        if !is_leased(state, token, session) {
+            return Released::Again;
+        }
+        self.redeliveries += 1;
+        let unanswered = u32::from(state.tokens[token].unanswered);
+        if unanswered <= 1 {
+            self.enqueue(state, token);
+            return Released::Again;
+        }
+        let delay_ms = (BACKOFF_FIRST_MS << (unanswered - 1).min(16)).min(BACKOFF_LAST_MS);
+        self.delay(state, token, now_ms + delay_ms);
+        if unanswered >= DELIVERIES_MAX { Released::OverLimit(token) } else { Released::Again }
+    }
+
+    /// Delivers a token again at this time.
+    pub fn delay(&mut self, state: &mut State, token: TokenRef, due_ms: u64) {
+        state.tokens[token].place = Place::Delayed;
+        self.delayed.push(Reverse((due_ms, token)));
+    }
+
+    /// Ends delays and leases whose time has come.
+    pub fn tick(&mut self, state: &mut State, now_ms: u64, over_limit: &mut Vec<TokenRef>) {
+        while let Some(&Reverse((due_ms, token))) = self.delayed.peek() {
+            if due_ms > now_ms {
+                break;
+            }
+            self.delayed.pop();
+            if state.tokens.get(token).is_some_and(|token| token.place == Place::Delayed) {
+                self.enqueue(state, token);
+            }
+        }
+        let mut ended = Vec::new();
+        for service in 0..self.services.len() {
+            for &session in &self.services[service].servers {
+                let Some(found) = self.sessions.get_mut(session) else { continue };
+                while let Some(token) = found.leases.pop_due(now_ms, |token| is_leased(state, token, session)) {
+                    ended.push((session, token));
+                }
+            }
+        }
+        for (session, token) in ended {
+            if let Released::OverLimit(token) = self.release(state, token, session, now_ms) {
+                over_limit.push(token);
+            }
+        }
+    }
+
+    /// Delivers what is due to whom has credit.
+    pub fn dispatch(&mut self, state: &mut State, now_ms: u64) {
+        for service in std::mem::take(&mut self.stirred) {
+            self.dispatch_service(state, service as usize, now_ms);
+        }
+        for index in 0..self.slices.coordinators().len() {
+            let session = self.slices.coordinators()[index];
+            while self.sessions.get(session).is_some_and(|session| session.has_credit()) {
+                let Some(token) = self.coordinators.get_mut(session).and_then(VecDeque::pop_front) else { break };
+                if is_ready(state, token) {
+                    self.deliver(state, token, session, now_ms);
+                }
+            }
+        }
+    }
+
+    fn dispatch_service(&mut self, state: &mut State, service: usize, now_ms: u64) {
+        loop {
+            let queue = &mut self.services[service];
+            let Some(server) = next_server(queue, &self.sessions) else { return };
+            let Some(token) = queue.undo.pop_front().or_else(|| queue.run.pop_front()) else { return };
+            if is_ready(state, token) {
+                self.deliver(state, token, server, now_ms);
+            }
+        }
+    }
+
+    fn deliver(&mut self, state: &mut State, token: TokenRef, session: SessionRef, now_ms: u64) {
+        let header = state.header(token);
+        let found = &mut state.tokens[token];
+        found.place = Place::Leased(session);
+        found.deliveries = found.deliveries.saturating_add(1);
+        found.unanswered = found.unanswered.saturating_add(1);
+        let plan = state.sagas[found.saga].plan;
+        let Some(to) = self.sessions.get_mut(session) else { return };
+        to.delivered += 1;
+        let is_service = to.role == Role::Service;
+        let due_ms = if is_service { now_ms + to.lease_ms + LEASE_QUEUE_MS } else { u64::MAX };
+        to.leases.push(due_ms, token, |token| is_leased(state, token, session));
+        if to.needs_plan(plan) {
+            let registered = state.plans.get(plan);
+            let mut define = Header::new(Kind::Define);
+            define.plan = registered.plan.fingerprint.into();
+            self.sessions.send(session, define, |body| {
+                body.section(Section::DATA, &registered.definition);
+            });
+        }
+        let body: &[u8] = if is_service { &state.tokens[token].body } else { &[] };
+        self.sessions.send_encoded(session, header, body);
+    }
+
+    /// A session has credit again.
+    pub fn credited(&mut self, session: SessionRef) {
+        if let Some(service) = self.sessions.get(session).and_then(|session| session.service) {
+            self.stir(service);
+        }
+    }
+}
+
+fn next_server(queue: &mut ServiceQueue, sessions: &Sessions) -> Option<SessionRef> {
+    let count = queue.servers.len();
+    for turn in 0..count {
+        let index = (queue.next + turn) % count;
+        if sessions.get(queue.servers[index]).is_some_and(|session| session.has_credit()) {
+            queue.next = index + 1;
+            return Some(queue.servers[index]);
+        }
+    }
+    None
+}
+
+fn is_leased(state: &State, token: TokenRef, session: SessionRef) -> bool {
+    state.tokens.get(token).is_some_and(|token| token.place == Place::Leased(session))
+}
+
+fn is_ready(state: &State, token: TokenRef) -> bool {
+    state.tokens.get(token).is_some_and(|token| token.place == Place::Ready)
+}
+
+/// The spilled tokens that the same slot of a coordinator stands for.
+fn spilled_beside(state: &State, token: TokenRef) -> Vec<TokenRef> {
+    let found = &state.tokens[token];
+    if !matches!(found.kind, Kind::Done | Kind::Undone) {
+        return Vec::new();
+    }
+    let is_beside = |&other: &TokenRef| {
+        let other = &state.tokens[other];
+        other.place == Place::Spilled && other.kind == found.kind && other.block() == found.block()
+    };
+    state.tokens_of(found.saga).filter(is_beside).collect()
+}
+
+/// A header of this kind that answers a request.
+pub fn answer(kind: Kind, correlation: u64, place: u16) -> Header {
+    let mut header = Header::new(kind);
+    header.amount = correlation.into();
+    header.place = place.into();
+    header
+}

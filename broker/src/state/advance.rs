@@ -1,0 +1,222 @@
+//! Records that move sagas on, live and in a replay.
+
+use slotmap::Key as _;
+
+use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Section, Sections, Transaction};
+
+use super::splice::splice;
+use super::{Abort, At, Outcome, Phase, Saga, SagaRef, SessionRef, State, TokenRef};
+
+/// What a record changed, for those who deliver it. Reused from record to record.
+#[derive(Debug, Default)]
+pub struct Applied {
+    pub published: Vec<TokenRef>,
+    /// A saga began: its deadline runs.
+    pub started: Option<SagaRef>,
+    /// A saga turned round or passed its pivot at this time: it must not be stuck for too long.
+    pub turned: Option<(SagaRef, u64)>,
+    /// A saga ended: its sequence, and who waits for it.
+    pub ended: Option<(u64, Vec<(SessionRef, u64)>)>,
+}
+
+impl Applied {
+    pub fn clear(&mut self) {
+        self.published.clear();
+        self.started = None;
+        self.turned = None;
+        self.ended = None;
+    }
+}
+
+impl State {
+    /// A saga begins: START is its first token. The header has id, plan, deadline and trace.
+    pub fn start(&mut self, message: &Message<'_>, plan: u32, at: At, out: &mut Applied) -> SagaRef {
+        let (header, sections) = (message.header, message.sections());
+        let input = sections.get(Section::INPUT).unwrap_or_default();
+        let key_hash = self.hash_key(sections.get(Section::KEY).unwrap_or_default());
+        let sequence = header.saga.sequence.get();
+        let saga = self.add(Saga {
+            id: header.saga,
+            plan,
+            attempt: 0,
+            phase: Phase::Forward,
+            pivoted: false,
+            wide: false,
+            stuck: false,
+            age: sequence,
+            deadline_ms: header.deadline_ms.get(),
+            trace: header.trace,
+            key_hash,
+            digest: self.digest(header.plan.get(), input),
+            oldest_lsn: at.lsn,
+            first_token: TokenRef::null(),
+            attached: Vec::new(),
+        });
+        let token = self.publish(saga, header, message.body.into());
+        out.published.push(token);
+        out.started = Some(saga);
+        saga
+    }
+
+    pub(super) fn add(&mut self, saga: Saga) -> SagaRef {
+        let (sequence, key_hash) = (saga.id.sequence.get(), saga.key_hash);
+        self.next_sequence = self.next_sequence.max(sequence + 1);
+        self.reserved_bytes += 2 * self.plans.get(saga.plan).plan.token_bytes_max as u64;
+        let added = self.sagas.insert(saga);
+        self.by_sequence.insert(sequence, added);
+        self.keys.insert(key_hash, sequence);
+        added
+    }
+
+    /// Consumes tokens of one saga and publishes what the transaction carries, which has been checked.
+    pub fn advance(&mut self, consumed: &[TokenRef], transaction: &Transaction<'_>, at: At, out: &mut Applied) {
+        let saga = self.tokens[consumed[0]].saga;
+        let mut ended = None;
+        for message in transaction.messages() {
+            let body = self.body(saga, consumed, &message);
+            if message.header.kind() == Kind::Result {
+                ended = OutcomeCode::from_code(message.header.place.get()).map(|code| (code, body));
+            } else {
+                let token = self.publish(saga, message.header, body);
+                out.published.push(token);
+            }
+        }
+        for &token in consumed {
+            self.note_pivot(saga, token, at, out);
+            self.remove(token);
+        }
+        if let Some((code, body)) = ended {
+            self.end(saga, code, body, at, out);
+        }
+    }
+
+    fn body(&mut self, saga: SagaRef, consumed: &[TokenRef], message: &Message<'_>) -> Box<[u8]> {
+        if !message.header.has(Flags::SPLICE) {
+            return message.body.into();
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let plan = &self.plan_of(saga).plan;
+        if let [token] = consumed {
+            splice(plan, message.header, &[&self.tokens[*token].body], &mut out);
+        } else {
+            let bodies: Vec<&[u8]> = consumed.iter().map(|&token| &*self.tokens[token].body).collect();
+            splice(plan, message.header, &bodies, &mut out);
+        }
+        let body = out.as_slice().into();
+        self.scratch = out;
+        body
+    }
+
+    fn note_pivot(&mut self, saga: SagaRef, token: TokenRef, at: At, out: &mut Applied) {
+        let token = &self.tokens[token];
+        let is_pivot = token.kind == Kind::Run
+            && self.plan_of(saga).plan.pivot.is_some_and(|pivot| u16::from(pivot) == token.position);
+        if is_pivot {
+            self.sagas[saga].pivoted = true;
+            out.turned = Some((saga, at.time_ms));
+        }
+    }
+
+    fn end(&mut self, saga: SagaRef, code: OutcomeCode, body: Box<[u8]>, at: At, out: &mut Applied) {
+        self.remove_all_tokens(saga);
+        let Some(saga) = self.sagas.remove(saga) else { return };
+        let plan = &self.plans.get(saga.plan).plan;
+        match code {
+            OutcomeCode::Completed => self.counters.completed += 1,
+            OutcomeCode::Compensated => self.counters.compensated += 1,
+        }
+        self.reserved_bytes -= 2 * plan.token_bytes_max as u64;
+        let sequence = saga.id.sequence.get();
+        self.by_sequence.remove(&sequence);
+        self.outcomes.add(Outcome {
+            id: saga.id,
+            plan: plan.fingerprint,
+            key_hash: saga.key_hash,
+            digest: saga.digest,
+            code,
+            ended_ms: at.time_ms,
+            lsn: at.lsn,
+            oldest_lsn: saga.oldest_lsn,
+            body,
+        });
+        out.ended = Some((sequence, saga.attached));
+        self.forget(at.time_ms);
+    }
+
+    /// Forgets outcomes that are outside the window, and their keys.
+    pub fn forget(&mut self, now_ms: u64) {
+        while let Some(gone) = self.outcomes.forget_one(now_ms) {
+            if self.keys.get(&gone.key_hash) == Some(&gone.id.sequence.get()) {
+                self.keys.remove(&gone.key_hash);
+            }
+        }
+    }
+
+    pub(super) fn remember_key(&mut self, key_hash: u128, sequence: u64) {
+        self.keys.insert(key_hash, sequence);
+    }
+
+    /// Applies a record of the log again. What it says of sagas that are not known any more is passed over: they ended
+    /// in records that were copied or deleted since.
+    pub fn replay(&mut self, transaction: &Transaction<'_>, at: At, out: &mut Applied) {
+        out.clear();
+        let Some(first) = transaction.messages().next() else { return };
+        match first.header.kind() {
+            Kind::Define => self.replay_define(&first, at),
+            Kind::Start => {
+                let known = self.saga(first.header.saga).is_some()
+                    || self.outcomes.get(first.header.saga.sequence.get()).is_some();
+                if let (false, Some(plan)) = (known, self.plans.find(first.header.plan.get())) {
+                    self.start(&first, plan, at, out);
+                }
+            }
+            Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
+            _ => {
+                let consumed: Vec<_> = transaction.consumes.iter().map_while(|key| self.pending(key)).collect();
+                if !consumed.is_empty() && consumed.len() == transaction.consumes.len() {
+                    self.advance(&consumed, transaction, at, out);
+                }
+            }
+        }
+    }
+
+    fn replay_define(&mut self, message: &Message<'_>, at: At) {
+        let definition = message.sections().get(Section::DATA).unwrap_or_default();
+        if let Ok(Some(plan)) = self.plans.check(message.header.plan.get(), definition) {
+            self.plans.add(plan, definition, at.lsn);
+        }
+    }
+
+    fn replay_abort(
+        &mut self,
+        transaction: &Transaction<'_>,
+        header: &Header,
+        message: &Message<'_>,
+        at: At,
+        out: &mut Applied,
+    ) {
+        let Some(saga) = self.saga(header.saga) else { return };
+        let current = self.sagas[saga].attempt == header.attempt.get() && self.sagas[saga].phase == Phase::Forward;
+        let pending = transaction.consumes.iter().all(|key| self.pending(key).is_some());
+        if current && pending {
+            let cause = message.sections().get(Section::CAUSE).unwrap_or_default();
+            let clean = header.kind() == Kind::Fail && header.has(Flags::CLEAN);
+            let clean_step = clean.then_some(header.place.get() as u8);
+            self.abort(saga, Abort { cause, clean_step }, at, out);
+        }
+    }
+
+    /// Whether a START's key was used before, by a saga that runs or is remembered: its sequence, and whether plan and
+    /// input are the same.
+    pub fn known_start(&self, plan: u64, sections: Sections<'_>) -> Option<(u64, bool)> {
+        let key_hash = self.hash_key(sections.get(Section::KEY).unwrap_or_default());
+        let sequence = self.sequence_of_key(key_hash)?;
+        let digest = self.digest(plan, sections.get(Section::INPUT).unwrap_or_default());
+        let known = match self.saga_by_sequence(sequence) {
+            Some(saga) => self.sagas[saga].digest,
+            None => self.outcomes.get(sequence)?.digest,
+        };
+        Some((sequence, known == digest))
+    }
+}

@@ -1,0 +1,163 @@
+//! What a transaction must publish (rule 13): the plan and the consumed tokens say it, to the last bit.
+//!
+//! A sender decides nothing but which result it carries; every header that it publishes is compared with the one that
+//! follows from the plan. Forged and edited headers therefore change nothing.
+
+use sagacore_core::limits::EDGES_PER_BLOCK;
+use sagacore_core::plan::{Graph, Target};
+use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Refusal};
+
+use super::{State, Token, TokenRef};
+
+/// One message that a transaction must publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    pub kind: Kind,
+    pub place: u16,
+    pub done: u64,
+    pub active: u64,
+    pub undo: u64,
+}
+
+impl Expected {
+    /// Whether this header says what is expected, of this saga.
+    fn is_met_by(&self, header: &Header, of: &Header) -> bool {
+        let token = header.done.get() == self.done
+            && header.active.get() == self.active
+            && header.undo.get() == self.undo;
+        header.kind() == self.kind
+            && header.place.get() == self.place
+            && header.saga == of.saga
+            && header.attempt == of.attempt
+            && header.plan == of.plan
+            && header.mac_length.get() == 0
+            && (token || self.kind == Kind::Result)
+    }
+
+    fn run(step: u8, done: u64) -> Self {
+        Self { kind: Kind::Run, place: u16::from(step), done, active: 1 << step, undo: 0 }
+    }
+
+    fn undo(step: u8, set: u64, left: u64) -> Self {
+        Self { kind: Kind::Undo, place: u16::from(step), done: set, active: 0, undo: left }
+    }
+
+    fn result(code: OutcomeCode, done: u64) -> Self {
+        Self { kind: Kind::Result, place: code.code(), done, active: 0, undo: 0 }
+    }
+}
+
+impl State {
+    /// Puts into `out` what a transaction that consumes these tokens of one saga must publish.
+    ///
+    /// # Errors
+    /// `Mismatch` where no transaction consumes just these.
+    pub fn expect(&self, consumed: &[TokenRef], out: &mut Vec<Expected>) -> Result<(), Refusal> {
+        out.clear();
+        let first = &self.tokens[*consumed.first().ok_or(Refusal::Mismatch)?];
+        if consumed.iter().any(|&token| self.tokens[token].saga != first.saga || self.tokens[token].kind != first.kind) {
+            return Err(Refusal::Mismatch);
+        }
+        let alone = consumed.len() == 1;
+        let plan = &self.plan_of(first.saga).plan;
+        match first.kind {
+            Kind::Start if alone => out.extend(steps(plan.forward.roots).map(|step| Expected::run(step, 0))),
+            Kind::Run if alone => after_run(&plan.forward, first, out),
+            Kind::Undo if alone => after_undo(&plan.undo(first.done), first, out),
+            Kind::Revoked if alone => {
+                let set = first.undo;
+                out.extend(steps(plan.undo(set).roots).map(|step| Expected::undo(step, set, set)));
+                if set == 0 {
+                    out.push(Expected::result(OutcomeCode::Compensated, first.done));
+                }
+            }
+            Kind::Done => {
+                let done = consumed.iter().fold(0, |done, &token| done | self.tokens[token].done);
+                out.push(match self.joined(&plan.forward, consumed)? {
+                    Some(step) => Expected::run(step, done),
+                    None => Expected::result(OutcomeCode::Completed, done),
+                });
+            }
+            Kind::Undone => {
+                let left = consumed.iter().fold(u64::MAX, |left, &token| left & self.tokens[token].undo);
+                out.push(match self.joined(&plan.undo(first.done), consumed)? {
+                    Some(step) => Expected::undo(step, first.done, left),
+                    None => Expected::result(OutcomeCode::Compensated, first.done),
+                });
+            }
+            _ => return Err(Refusal::Mismatch),
+        }
+        Ok(())
+    }
+
+    /// The target of the join whose arrivals these are, all of them and nothing else.
+    fn joined(&self, graph: &Graph, consumed: &[TokenRef]) -> Result<Option<u8>, Refusal> {
+        let first = &self.tokens[consumed[0]];
+        let join = graph.join_of(first.position).ok_or(Refusal::Mismatch)?;
+        let mut arrived = 0u64;
+        for &token in consumed {
+            let token = &self.tokens[token];
+            if token.block() != join.block {
+                return Err(Refusal::Mismatch);
+            }
+            arrived |= 1 << (usize::from(token.position) % EDGES_PER_BLOCK);
+        }
+        let all = arrived == join.mask && consumed.len() == arrived.count_ones() as usize;
+        if all { Ok(join.target) } else { Err(Refusal::Mismatch) }
+    }
+
+    /// Checks the messages of a transaction against what is expected of it.
+    ///
+    /// # Errors
+    /// `Mismatch` for a header that is not the plan's, `TooLarge` for a body that no token of the plan can have.
+    pub fn check<'a>(
+        &self,
+        consumed: TokenRef,
+        expected: &[Expected],
+        messages: impl ExactSizeIterator<Item = Message<'a>>,
+        may_splice: bool,
+    ) -> Result<(), Refusal> {
+        if messages.len() != expected.len() {
+            return Err(Refusal::Mismatch);
+        }
+        let of = self.header(consumed);
+        let largest = self.plan_of(self.tokens[consumed].saga).plan.token_bytes_max;
+        for (message, expected) in messages.zip(expected) {
+            if !expected.is_met_by(message.header, &of) || message.header.has(Flags::SPLICE) != may_splice {
+                return Err(Refusal::Mismatch);
+            }
+            if message.header.length.get() as usize > largest {
+                return Err(Refusal::TooLarge);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn after_run(graph: &Graph, token: &Token, out: &mut Vec<Expected>) {
+    let step = token.position as u8;
+    let done = token.done | 1 << step;
+    out.extend(graph.after(step).iter().map(|target| match *target {
+        Target::Step(next) => Expected::run(next, done),
+        Target::Edge(edge) => Expected { kind: Kind::Done, place: edge, done, active: 0, undo: 0 },
+    }));
+}
+
+fn after_undo(graph: &Graph, token: &Token, out: &mut Vec<Expected>) {
+    let step = token.position as u8;
+    let left = token.undo & !(1 << step);
+    out.extend(graph.after(step).iter().map(|target| match *target {
+        Target::Step(next) => Expected::undo(next, token.done, left),
+        Target::Edge(edge) => Expected { kind: Kind::Undone, place: edge, done: token.done, active: 0, undo: left },
+    }));
+}
+
+/// The members of a set of steps, in ascending order.
+pub fn steps(set: u64) -> impl Iterator<Item = u8> {
+    let mut left = set;
+    std::iter::from_fn(move || {
+        let step = (left != 0).then(|| left.trailing_zeros() as u8)?;
+        left &= left - 1;
+        Some(step)
+    })
+}

@@ -1,0 +1,309 @@
+//! What the log says, in memory: plans, running sagas with their pending tokens, and ended sagas.
+//!
+//! The state changes only by records of the log: live, a record is appended and applied; after a restart the same
+//! records are applied again, and the state is the same. Who is connected, what is leased and what is delayed is no
+//! part of it (`delivery`), except for the few words of a token that say where it is.
+
+mod abort;
+mod advance;
+mod check;
+mod outcomes;
+mod plans;
+mod snapshot;
+mod splice;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use siphasher::sip128::SipHasher24;
+use slotmap::{Key as _, SlotMap, new_key_type};
+
+use sagacore_core::wire::{Header, Key, Kind, SagaId};
+
+pub use abort::{Abort, encode_cause};
+pub use advance::Applied;
+pub use check::Expected;
+pub use outcomes::{Outcome, Outcomes, Window};
+pub use plans::{Plans, Registered};
+pub use splice::skip;
+
+new_key_type! {
+    /// A running saga.
+    pub struct SagaRef;
+    /// A pending token.
+    pub struct TokenRef;
+    /// A connected peer.
+    pub struct SessionRef;
+}
+
+/// Which way a saga goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Forward,
+    Undoing,
+}
+
+/// A running saga: what is the same in all its tokens.
+#[derive(Debug)]
+pub struct Saga {
+    pub id: SagaId,
+    /// Index of its plan.
+    pub plan: u32,
+    pub attempt: u32,
+    pub phase: Phase,
+    pub pivoted: bool,
+    pub wide: bool,
+    /// Listed as stuck: a notice, not a state of the protocol.
+    pub stuck: bool,
+    pub age: u64,
+    pub deadline_ms: u64,
+    pub trace: [u8; 16],
+    pub key_hash: u128,
+    /// Of plan and input: the same key with another one is an error.
+    pub digest: u64,
+    /// The oldest record that a replay needs to know this saga.
+    pub oldest_lsn: u64,
+    first_token: TokenRef,
+    /// Who waits for the outcome, with their correlation. Volatile.
+    pub attached: Vec<(SessionRef, u64)>,
+}
+
+/// Where a pending token is. Volatile: after a restart every token is `Held` until the log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Published, but not durable yet, or not handed to the queues.
+    Held,
+    /// In the queue of whom it is for.
+    Ready,
+    /// To be delivered again later.
+    Delayed,
+    /// Delivered to this session, and not answered.
+    Leased(SessionRef),
+    /// Spilled by its coordinator: it comes again with the next arrival of its block.
+    Spilled,
+}
+
+/// A pending token.
+#[derive(Debug)]
+pub struct Token {
+    pub saga: SagaRef,
+    pub kind: Kind,
+    /// Step or edge.
+    pub position: u16,
+    pub done: u64,
+    pub active: u64,
+    pub undo: u64,
+    pub body: Box<[u8]>,
+    next: TokenRef,
+    pub place: Place,
+    /// How often it was delivered, and how often without an answer since the last one.
+    pub deliveries: u16,
+    pub unanswered: u16,
+}
+
+impl Token {
+    /// Tokens of one block are joined by one slot of a coordinator.
+    pub fn block(&self) -> u16 {
+        self.position / sagacore_core::limits::EDGES_PER_BLOCK as u16
+    }
+}
+
+/// The place of a record in the log, and its time.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    pub lsn: u64,
+    pub time_ms: u64,
+}
+
+/// Messages accepted, by kind: what the figure "messages per saga" counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    pub started: u64,
+    pub completed: u64,
+    pub compensated: u64,
+    pub run: u64,
+    pub done: u64,
+    pub revoked: u64,
+    pub undo: u64,
+    pub undone: u64,
+}
+
+/// See the module's text.
+pub struct State {
+    pub shard: u16,
+    /// Keys the hash of users' keys, so that nobody can choose keys that collide.
+    secret: [u8; 16],
+    pub plans: Plans,
+    pub sagas: SlotMap<SagaRef, Saga>,
+    pub tokens: SlotMap<TokenRef, Token>,
+    by_sequence: HashMap<u64, SagaRef, FixedState>,
+    keys: HashMap<u128, u64, FixedState>,
+    pub outcomes: Outcomes,
+    pub next_sequence: u64,
+    pub counters: Counters,
+    /// Twice the largest tokens of all running sagas: what the disk must still have room for.
+    pub reserved_bytes: u64,
+    scratch: Vec<u8>,
+}
+
+impl State {
+    pub fn new(shard: u16, secret: [u8; 16]) -> Self {
+        Self {
+            shard,
+            secret,
+            plans: Plans::default(),
+            sagas: SlotMap::with_key(),
+            tokens: SlotMap::with_key(),
+            by_sequence: HashMap::with_hasher(FixedState::default()),
+            keys: HashMap::with_hasher(FixedState::default()),
+            outcomes: Outcomes::default(),
+            next_sequence: 1,
+            counters: Counters::default(),
+            reserved_bytes: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub fn hash_key(&self, key: &[u8]) -> u128 {
+        SipHasher24::new_with_key(&self.secret).hash(key).as_u128()
+    }
+
+    pub fn digest(&self, plan: u64, input: &[u8]) -> u64 {
+        let mut keyed = self.secret;
+        for (byte, other) in keyed.iter_mut().zip(plan.to_le_bytes()) {
+            *byte ^= other;
+        }
+        SipHasher24::new_with_key(&keyed).hash(input).h1
+    }
+
+    /// A number that no other saga of this sequence had, in this or an earlier life of the log.
+    pub fn nonce(&self, boot_epoch: u32) -> u32 {
+        let mut seed = [0; 12];
+        seed[..8].copy_from_slice(&self.next_sequence.to_le_bytes());
+        seed[8..].copy_from_slice(&boot_epoch.to_le_bytes());
+        SipHasher24::new_with_key(&self.secret).hash(&seed).h1 as u32
+    }
+
+    /// The running saga with this id.
+    pub fn saga(&self, id: SagaId) -> Option<SagaRef> {
+        let &found = self.by_sequence.get(&id.sequence.get())?;
+        (self.sagas[found].id == id).then_some(found)
+    }
+
+    /// The sequence of the saga, running or remembered, that was started under this key.
+    pub fn sequence_of_key(&self, key_hash: u128) -> Option<u64> {
+        self.keys.get(&key_hash).copied()
+    }
+
+    pub fn saga_by_sequence(&self, sequence: u64) -> Option<SagaRef> {
+        self.by_sequence.get(&sequence).copied()
+    }
+
+    /// The pending token of this name.
+    pub fn pending(&self, key: &Key) -> Option<TokenRef> {
+        let saga = self.saga(key.saga)?;
+        if self.sagas[saga].attempt != key.attempt.get() {
+            return None;
+        }
+        self.tokens_of(saga).find(|&token| {
+            let token = &self.tokens[token];
+            token.kind.code() == key.kind && token.position == key.place.get()
+        })
+    }
+
+    /// All pending tokens of a saga.
+    pub fn tokens_of(&self, saga: SagaRef) -> impl Iterator<Item = TokenRef> + '_ {
+        let mut next = self.sagas[saga].first_token;
+        std::iter::from_fn(move || {
+            let token = self.tokens.get(next)?;
+            Some(std::mem::replace(&mut next, token.next))
+        })
+    }
+
+    pub fn plan_of(&self, saga: SagaRef) -> &Registered {
+        self.plans.get(self.sagas[saga].plan)
+    }
+
+    /// The header under which a token is delivered: the saga's constants and the token's own fields.
+    pub fn header(&self, token: TokenRef) -> Header {
+        let token = &self.tokens[token];
+        let saga = &self.sagas[token.saga];
+        let mut header = Header::new(token.kind);
+        header.saga = saga.id;
+        header.plan = self.plans.get(saga.plan).plan.fingerprint.into();
+        header.attempt = saga.attempt.into();
+        header.place = token.position.into();
+        header.deliveries = token.deliveries.into();
+        header.done = token.done.into();
+        header.active = token.active.into();
+        header.undo = token.undo.into();
+        header.age = saga.age.into();
+        header.trace = saga.trace;
+        if saga.phase == Phase::Forward && !saga.pivoted {
+            header.deadline_ms = saga.deadline_ms.into();
+        }
+        if saga.wide {
+            header.set(sagacore_core::wire::Flags::WIDE);
+        }
+        if saga.pivoted {
+            header.set(sagacore_core::wire::Flags::PIVOTED);
+        }
+        header
+    }
+
+    fn publish(&mut self, saga: SagaRef, header: &Header, body: Box<[u8]>) -> TokenRef {
+        let kind = header.kind();
+        self.count(kind);
+        let token = Token {
+            saga,
+            kind,
+            position: header.place.get(),
+            done: header.done.get(),
+            active: header.active.get(),
+            undo: header.undo.get(),
+            body,
+            next: self.sagas[saga].first_token,
+            place: Place::Held,
+            deliveries: 0,
+            unanswered: 0,
+        };
+        let token = self.tokens.insert(token);
+        self.sagas[saga].first_token = token;
+        token
+    }
+
+    fn remove(&mut self, token: TokenRef) {
+        let Some(gone) = self.tokens.remove(token) else { return };
+        let saga = &mut self.sagas[gone.saga];
+        if saga.first_token == token {
+            saga.first_token = gone.next;
+            return;
+        }
+        let mut at = saga.first_token;
+        while let Some(other) = self.tokens.get_mut(at) {
+            if other.next == token {
+                other.next = gone.next;
+                return;
+            }
+            at = other.next;
+        }
+    }
+
+    fn remove_all_tokens(&mut self, saga: SagaRef) {
+        let mut at = std::mem::replace(&mut self.sagas[saga].first_token, TokenRef::null());
+        while let Some(token) = self.tokens.remove(at) {
+            at = token.next;
+        }
+    }
+
+    fn count(&mut self, kind: Kind) {
+        match kind {
+            Kind::Start => self.counters.started += 1,
+            Kind::Run => self.counters.run += 1,
+            Kind::Done => self.counters.done += 1,
+            Kind::Revoked => self.counters.revoked += 1,
+            Kind::Undo => self.counters.undo += 1,
+            Kind::Undone => self.counters.undone += 1,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Ended sagas, remembered for a stated window: so many, so long, so many bytes, whichever is least.
+//!
+//! They answer a repeated START, ATTACH and STATUS. An older key begins a new saga.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use sagacore_core::limits::{OUTCOMES_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_MS};
+use sagacore_core::wire::{OutcomeCode, SagaId};
+
+/// How a saga ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub id: SagaId,
+    pub plan: u64,
+    pub key_hash: u128,
+    pub digest: u64,
+    pub code: OutcomeCode,
+    pub ended_ms: u64,
+    /// The record that ended it, and the oldest record that a replay needs to know it.
+    pub lsn: u64,
+    pub oldest_lsn: u64,
+    /// The sections of its RESULT.
+    pub body: Box<[u8]>,
+}
+
+/// How much is remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub count: usize,
+    pub age_ms: u64,
+    pub bytes: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { count: OUTCOMES_MAX, age_ms: OUTCOMES_MS, bytes: OUTCOMES_BYTES_MAX }
+    }
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Outcomes {
+    pub window: Window,
+    ring: VecDeque<Outcome>,
+    /// Outcomes forgotten so far: an outcome's number less this is its place in the ring.
+    forgotten: u64,
+    by_sequence: HashMap<u64, u64, FixedState>,
+    bytes: usize,
+}
+
+impl Outcomes {
+    pub fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn get(&self, sequence: u64) -> Option<&Outcome> {
+        let &number = self.by_sequence.get(&sequence)?;
+        self.ring.get((number - self.forgotten) as usize)
+    }
+
+    /// Remembers an outcome, or replaces it where it is known.
+    pub fn add(&mut self, outcome: Outcome) {
+        let sequence = outcome.id.sequence.get();
+        if let Some(&number) = self.by_sequence.get(&sequence) {
+            let known = &mut self.ring[(number - self.forgotten) as usize];
+            self.bytes = self.bytes - known.body.len() + outcome.body.len();
+            *known = outcome;
+            return;
+        }
+        self.bytes += outcome.body.len();
+        self.by_sequence.insert(sequence, self.forgotten + self.ring.len() as u64);
+        self.ring.push_back(outcome);
+    }
+
+    /// Forgets the oldest one if it is outside the window. The caller forgets its key.
+    pub fn forget_one(&mut self, now_ms: u64) -> Option<Outcome> {
+        let oldest = self.ring.front()?;
+        let too_many = self.ring.len() > self.window.count || self.bytes > self.window.bytes;
+        if !too_many && oldest.ended_ms.saturating_add(self.window.age_ms) > now_ms {
+            return None;
+        }
+        let gone = self.ring.pop_front()?;
+        self.forgotten += 1;
+        self.bytes -= gone.body.len();
+        self.by_sequence.remove(&gone.id.sequence.get());
+        Some(gone)
+    }
+
+    /// The number of the oldest one that is remembered; numbers ascend by one.
+    pub fn first(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// The outcomes from a number on, to copy them forward.
+    pub fn from(&mut self, number: u64) -> impl Iterator<Item = &mut Outcome> {
+        self.ring.iter_mut().skip(number.saturating_sub(self.forgotten) as usize)
+    }
+}

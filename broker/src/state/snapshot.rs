@@ -1,0 +1,271 @@
+//! Copies of what is still needed from old segments, so that the segments can go.
+//!
+//! A copy says of a saga, a plan or an outcome all that a replay needs, as of its own place in the log: it replaces what
+//! older records said.
+//!
+//! ```text
+//! offset size field
+//!      0    4 what     1 origin, 2 plan, 3 saga, 4 outcome
+//!      4    4 length   of what follows, without padding to 8
+//!      8      origin:  `OriginCopy`
+//!             plan:    its definition
+//!             saga:    `SagaCopy`, then its pending tokens as messages
+//!             outcome: `OutcomeCopy`, then the sections of its RESULT
+//! ```
+
+use slotmap::Key as _;
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use sagacore_core::plan::Plan;
+use sagacore_core::wire::{Message, OutcomeCode, SagaId, padded, write_encoded};
+
+use super::{At, Outcome, Phase, Saga, SagaRef, State, TokenRef};
+
+const ORIGIN: u32 = 1;
+const PLAN: u32 = 2;
+const SAGA: u32 = 3;
+const OUTCOME: u32 = 4;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Item {
+    what: U32,
+    length: U32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct OriginCopy {
+    secret: [u8; 16],
+    next_sequence: U64,
+    shard: U16,
+    reserved: [u8; 6],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SagaCopy {
+    id: SagaId,
+    plan: U64,
+    key_hash: U128,
+    digest: U64,
+    age: U64,
+    deadline_ms: U64,
+    trace: [u8; 16],
+    attempt: U32,
+    /// 1 undoing, 2 pivoted, 4 wide.
+    flags: U32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct OutcomeCopy {
+    id: SagaId,
+    plan: U64,
+    key_hash: U128,
+    digest: U64,
+    ended_ms: U64,
+    code: U16,
+    reserved: [u8; 6],
+}
+
+const _: () = {
+    assert!(size_of::<Item>() == 8);
+    assert!(size_of::<OriginCopy>() == 32);
+    assert!(size_of::<SagaCopy>() == 88);
+    assert!(size_of::<OutcomeCopy>() == 64);
+};
+
+fn item(out: &mut Vec<u8>, what: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.resize(start + size_of::<Item>(), 0);
+    write(out);
+    let length = out.len() - start - size_of::<Item>();
+    let item = Item { what: what.into(), length: (length as u32).into() };
+    out[start..start + size_of::<Item>()].copy_from_slice(item.as_bytes());
+    out.resize(start + size_of::<Item>() + padded(length), 0);
+}
+
+impl State {
+    /// What a log begins with: the secret, and the sequence to go on with.
+    pub fn copy_origin(&self, out: &mut Vec<u8>) {
+        let origin = OriginCopy {
+            secret: self.secret,
+            next_sequence: self.next_sequence.into(),
+            shard: self.shard.into(),
+            reserved: [0; 6],
+        };
+        item(out, ORIGIN, |out| out.extend_from_slice(origin.as_bytes()));
+    }
+
+    /// Copies the plans that were defined before this record; they then count as defined at `at`.
+    pub fn copy_plans(&mut self, before_lsn: u64, at: At, out: &mut Vec<u8>) {
+        for index in 0..self.plans.len() {
+            let registered = self.plans.get(index as u32);
+            if registered.lsn < before_lsn {
+                item(out, PLAN, |out| out.extend_from_slice(&registered.definition));
+                self.plans.copied(index, at.lsn);
+            }
+        }
+    }
+
+    /// Copies a running saga, which then counts as begun at `at`.
+    pub fn copy_saga(&mut self, saga: SagaRef, at: At, out: &mut Vec<u8>) {
+        self.sagas[saga].oldest_lsn = at.lsn;
+        let found = &self.sagas[saga];
+        let undoing = u32::from(found.phase == Phase::Undoing);
+        let copy = SagaCopy {
+            id: found.id,
+            plan: self.plans.get(found.plan).plan.fingerprint.into(),
+            key_hash: found.key_hash.into(),
+            digest: found.digest.into(),
+            age: found.age.into(),
+            deadline_ms: found.deadline_ms.into(),
+            trace: found.trace,
+            attempt: found.attempt.into(),
+            flags: (undoing | u32::from(found.pivoted) << 1 | u32::from(found.wide) << 2).into(),
+        };
+        item(out, SAGA, |out| {
+            out.extend_from_slice(copy.as_bytes());
+            for token in self.tokens_of(saga) {
+                write_encoded(out, self.header(token), &self.tokens[token].body);
+            }
+        });
+    }
+
+    /// Copies outcomes from a number on, as long as `out` stays below a size. Gives the next number.
+    pub fn copy_outcomes(&mut self, from: u64, before_lsn: u64, at: At, bytes_max: usize, out: &mut Vec<u8>) -> u64 {
+        let mut place = from.max(self.outcomes.first());
+        for outcome in self.outcomes.from(from) {
+            if out.len() >= bytes_max {
+                break;
+            }
+            place += 1;
+            if outcome.oldest_lsn >= before_lsn {
+                continue;
+            }
+            outcome.oldest_lsn = at.lsn;
+            let copy = OutcomeCopy {
+                id: outcome.id,
+                plan: outcome.plan.into(),
+                key_hash: outcome.key_hash.into(),
+                digest: outcome.digest.into(),
+                ended_ms: outcome.ended_ms.into(),
+                code: outcome.code.code().into(),
+                reserved: [0; 6],
+            };
+            item(out, OUTCOME, |out| {
+                out.extend_from_slice(copy.as_bytes());
+                out.extend_from_slice(&outcome.body);
+            });
+        }
+        place
+    }
+
+    /// Applies the copies of one record.
+    ///
+    /// # Errors
+    /// What is wrong with the record: it was written by another version, or the log's checksum lies.
+    pub fn replay_copies(&mut self, payload: &[u8], at: At) -> Result<(), &'static str> {
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (head, after) = Item::ref_from_prefix(rest).map_err(|_| "a copy is cut short")?;
+            let length = head.length.get() as usize;
+            if padded(length) > after.len() {
+                return Err("a copy is longer than its record");
+            }
+            let data = &after[..length];
+            match head.what.get() {
+                ORIGIN => self.replay_origin(data)?,
+                PLAN => self.replay_plan(data, at)?,
+                SAGA => self.replay_saga(data, at)?,
+                OUTCOME => self.replay_outcome(data, at)?,
+                _ => return Err("a copy of something unknown"),
+            }
+            rest = &after[padded(length)..];
+        }
+        Ok(())
+    }
+
+    fn replay_origin(&mut self, data: &[u8]) -> Result<(), &'static str> {
+        let origin = OriginCopy::ref_from_bytes(data).map_err(|_| "an origin of another size")?;
+        self.secret = origin.secret;
+        self.shard = origin.shard.get();
+        self.next_sequence = self.next_sequence.max(origin.next_sequence.get());
+        Ok(())
+    }
+
+    fn replay_plan(&mut self, data: &[u8], at: At) -> Result<(), &'static str> {
+        let plan = Plan::compile(data).map_err(|_| "a plan that does not compile")?;
+        match self.plans.find(plan.fingerprint) {
+            Some(known) => self.plans.copied(known as usize, at.lsn),
+            None => _ = self.plans.add(plan, data, at.lsn),
+        }
+        Ok(())
+    }
+
+    fn replay_saga(&mut self, data: &[u8], at: At) -> Result<(), &'static str> {
+        let (copy, mut rest) = SagaCopy::ref_from_prefix(data).map_err(|_| "a saga that is cut short")?;
+        let plan = self.plans.find(copy.plan.get()).ok_or("a saga of an unknown plan")?;
+        if let Some(old) = self.saga(copy.id) {
+            self.discard(old);
+        }
+        let flags = copy.flags.get();
+        let saga = self.add(Saga {
+            id: copy.id,
+            plan,
+            attempt: copy.attempt.get(),
+            phase: if flags & 1 != 0 { Phase::Undoing } else { Phase::Forward },
+            pivoted: flags & 2 != 0,
+            wide: flags & 4 != 0,
+            stuck: false,
+            age: copy.age.get(),
+            deadline_ms: copy.deadline_ms.get(),
+            trace: copy.trace,
+            key_hash: copy.key_hash.get(),
+            digest: copy.digest.get(),
+            oldest_lsn: at.lsn,
+            first_token: TokenRef::null(),
+            attached: Vec::new(),
+        });
+        let counters = self.counters;
+        while !rest.is_empty() {
+            let (message, after) = Message::parse(rest).map_err(|_| "a token that breaks the format")?;
+            self.publish(saga, message.header, message.body.into());
+            rest = after;
+        }
+        self.counters = counters;
+        Ok(())
+    }
+
+    fn discard(&mut self, saga: SagaRef) {
+        self.remove_all_tokens(saga);
+        if let Some(gone) = self.sagas.remove(saga) {
+            self.by_sequence.remove(&gone.id.sequence.get());
+            self.reserved_bytes -= 2 * self.plans.get(gone.plan).plan.token_bytes_max as u64;
+        }
+    }
+
+    fn replay_outcome(&mut self, data: &[u8], at: At) -> Result<(), &'static str> {
+        let (copy, body) = OutcomeCopy::ref_from_prefix(data).map_err(|_| "an outcome that is cut short")?;
+        let code = OutcomeCode::from_code(copy.code.get()).ok_or("an outcome of an unknown code")?;
+        if let Some(old) = self.saga(copy.id) {
+            self.discard(old);
+        }
+        let sequence = copy.id.sequence.get();
+        self.outcomes.add(Outcome {
+            id: copy.id,
+            plan: copy.plan.get(),
+            key_hash: copy.key_hash.get(),
+            digest: copy.digest.get(),
+            code,
+            ended_ms: copy.ended_ms.get(),
+            lsn: at.lsn,
+            oldest_lsn: at.lsn,
+            body: body.into(),
+        });
+        self.remember_key(copy.key_hash.get(), sequence);
+        Ok(())
+    }
+}

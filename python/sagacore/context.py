@@ -1,0 +1,78 @@
+"""What a handler is told about the call that it is in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sagacore.errors import FenceError
+from sagacore.identity import saga_id_text
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+class Context:
+    """One call of an action or a compensation. Ask for it with a parameter `ctx: Context`.
+
+    A context is made for every call, so it keeps what came off the wire and makes texts only when they are asked for.
+    """
+
+    __slots__ = ("_db", "_external", "_key", "_saga", "attempt", "deadline_ms", "step", "tries")
+
+    def __init__(
+        self,
+        saga: bytes,
+        step: str,
+        key: bytes,
+        *,
+        attempt: int = 1,
+        tries: int = 1,
+        deadline_ms: int = 0,
+        external: bool = False,
+        db: sqlite3.Connection | None = None,
+    ) -> None:
+        self._saga = saga
+        self._key = key
+        self._external = external
+        self._db = db
+        self.step: Final = step
+        """The step's name."""
+        self.attempt: Final = attempt
+        """Which attempt of the saga this is."""
+        self.tries: Final = tries
+        """How often this call was made, this time included."""
+        self.deadline_ms: Final = deadline_ms
+        """When the saga must have ended, in the broker's milliseconds; 0 where it has no deadline any more."""
+
+    @property
+    def saga_id(self) -> str:
+        """The saga's id, as people and tools write it."""
+        return saga_id_text(self._saga)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same text each time that this step is called for this saga: give it to whatever is called outside."""
+        return self._key.decode("ascii")
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The service's database, inside the transaction that also stores the step's outcome.
+
+        Raises FenceError: SAGA-E403 in an external action, SAGA-E402 where fences are in memory.
+        """
+        if self._external:
+            raise FenceError(
+                "SAGA-E403",
+                f"step {self.step!r} is external, so it has no transaction: its outcome is stored when it has returned",
+                "make it a plain def without external=True, or open a connection of your own and use idempotency_key",
+            )
+        if self._db is None:
+            raise FenceError(
+                "SAGA-E402",
+                f"step {self.step!r} asked for ctx.db, but the service's fences are in memory",
+                "start the service with --fence sqlite:PATH",
+            )
+        return self._db
+
+    def __repr__(self) -> str:
+        return f"saga={self.saga_id} step={self.step} attempt={self.attempt} tries={self.tries}"

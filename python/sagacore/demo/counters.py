@@ -1,0 +1,39 @@
+"""Adds up what brokers and coordinators count, over their restarts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .result import CoordinatorFigures
+
+class Counters:
+    """The sum over all boots of the broker and all coordinators that were ever there.
+
+    A process that is killed takes with it what it counted since it was last asked.
+    """
+
+    def __init__(self) -> None:
+        self._messages_by_boot: dict[int, int] = {}
+        self._coordinators: dict[int, Mapping[str, int]] = {}
+
+    def observe(self, stats: Mapping[str, Any]) -> None:
+        """Take in an answer of the broker."""
+        self._messages_by_boot[stats["boot_epoch"]] = stats["messages"]
+        for figures in stats["coordinators"]:
+            self._coordinators[figures["instance"]] = figures
+
+    @property
+    def messages(self) -> int | None:
+        """Messages between coordinators and services; None if no broker has ever answered."""
+        return sum(self._messages_by_boot.values()) if self._messages_by_boot else None
+
+    @property
+    def coordinator(self) -> CoordinatorFigures:
+        """All coordinators together: what they did is added up, what they take is that of the largest."""
+        every = self._coordinators.values()
+        return CoordinatorFigures(
+            slots=max((figures["slots"] for figures in every), default=0),
+            table_bytes=max((figures["table_bytes"] for figures in every), default=0),
+            evictions=sum(figures["evictions_clean"] + figures["evictions_dirty"] for figures in every),
+            spills=sum(figures["evictions_dirty"] - figures["spills_refused"] for figures in every),
+            rss_bytes=max((figures["rss_bytes"] for figures in every), default=0),
+        )

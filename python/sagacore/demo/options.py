@@ -1,0 +1,45 @@
+"""What can be chosen of the demo."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """The settings of one run. Raises `ValueError` where one of them cannot be."""
+
+    orders: int = 20_000
+    """Orders to place."""
+    reject: float = 0.05
+    """Share of orders that each of payments, inventory and shipping rejects, from 0 to 1."""
+    kill: int = 0
+    """Processes to kill -9 during the run, evenly spread; from 6 on each kind is hit. Each is started again."""
+    shape: Literal["chain", "diamond"] = "chain"
+    """Order, payment, inventory, shipping one after another; or payment and inventory side by side."""
+    durability: Literal["sync", "os", "memory"] = "sync"
+    """What the broker's confirmation promises: synced to disk, written to the system, or nothing."""
+    in_flight: int = 1_000
+    """Orders that are under way at a time."""
+    slots: int = 65_536
+    """Slots in a coordinator's table, 64 bytes each. A small table spills; it never refuses."""
+    coordinators: int = 1
+    """Coordinators that share the sagas."""
+    workers: int = 1
+    """Processes for each of the four services."""
+    seed: int = 1
+    """Decides what the customers order."""
+    keep: Path | None = None
+    """Folder for the stores and logs, which are kept; without it a temporary one is used."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        for name in ("orders", "in_flight", "slots", "coordinators", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be 1 or more")
+        if not 0 <= self.reject <= 1:
+            raise ValueError(f"reject is {self.reject}, must be a share from 0 to 1")
+        if self.kill < 0:
+            raise ValueError(f"kill is {self.kill}, must be 0 or more")

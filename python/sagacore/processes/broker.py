@@ -1,0 +1,146 @@
+"""The broker's process: one socket, one loop, one call into the core a drain, and the log's own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from sagacore._core import Broker as BrokerCore
+from sagacore._core import LogError
+from sagacore.errors import LogRefused
+from sagacore.processes.run import run
+from sagacore.transport import Hub, now_ms
+
+TICK_S: Final = 0.01
+TICK_AT_LEAST_S: Final = 0.1
+log = logging.getLogger("sagacore.broker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerOptions:
+    """The settings of a broker."""
+
+    endpoint: str
+    data: Path | None = None
+    """Folder of the log; without it, or with durability "memory", nothing is kept."""
+    durability: Literal["sync", "os", "memory"] = "sync"
+    """When a transaction counts as durable: synced to the disk, written to the system, or at once."""
+    segment_bytes: int = 256 << 20
+    sync_interval_us: int = 1_000
+    """Under load, syncs begin at least so far apart; alone, at once."""
+    stuck_after_ms: int = 60_000
+    outcomes_max: int = 1 << 20
+    outcomes_ms: int = 600_000
+    shard: int = 0
+
+
+class Broker:
+    """A broker in the running loop."""
+
+    def __init__(self, options: BrokerOptions) -> None:
+        self.options = options
+        self._core: BrokerCore | None = None
+        self._hub = Hub(options.endpoint, self._receive)
+        self._ticker: asyncio.TimerHandle | None = None
+        self._ticked_ms = 0
+        self.failed: asyncio.Future[str] | None = None
+
+    def open(self) -> None:
+        """Read the log and begin to serve.
+
+        Raises LogRefused (SAGA-E504) for a log that is damaged or taken, UsageError for a bad endpoint.
+        """
+        options = self.options
+        loop = asyncio.get_running_loop()
+        self.failed = loop.create_future()
+        started_ms = now_ms()
+        try:
+            core = BrokerCore(
+                directory=None if options.durability == "memory" or options.data is None else str(options.data),
+                durability=options.durability,
+                segment_bytes=options.segment_bytes,
+                sync_interval_us=options.sync_interval_us,
+                stuck_after_ms=options.stuck_after_ms,
+                outcomes_max=options.outcomes_max,
+                outcomes_ms=options.outcomes_ms,
+                shard=options.shard,
+                secret=secrets.token_bytes(16),
+                now_ms=started_ms,
+            )
+        except LogError as error:
+            raise LogRefused(
+                "SAGA-E504",
+                str(error),
+                "sagacore log verify shows where; a log that another broker holds is free when that one has ended",
+            ) from error
+        self._core = core
+        self._hub.open()
+        if core.fileno() >= 0:
+            loop.add_reader(core.fileno(), self._synced)
+        log.info("serving %s after %d ms: %s", options.endpoint, now_ms() - started_ms, core.recovered())
+        self._tick()
+
+    def close(self) -> None:
+        """End cleanly: the log gets its seal."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._core is not None:
+            if self._core.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(self._core.fileno())
+            self._core.close()
+        self._hub.close()
+
+    def _receive(self, frames: list[tuple[bytes, bytes]], time_ms: int) -> None:
+        assert self._core is not None
+        self._send(self._core.receive(frames, time_ms))
+
+    def _synced(self) -> None:
+        assert self._core is not None
+        self._send(self._core.synced(now_ms()))
+        self._check()
+
+    def _send(self, frames: list[tuple[bytes, bytes]]) -> None:
+        assert self._core is not None
+        for identity in self._hub.send(frames):
+            self._core.lost(identity, now_ms())
+
+    def _tick(self) -> None:
+        assert self._core is not None
+        time_ms = now_ms()
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        # Silence is judged only when everything that was said has been heard, or after a while all the same.
+        if self._hub.is_drained or time_ms - self._ticked_ms > TICK_AT_LEAST_S * 1_000:
+            self._ticked_ms = time_ms
+            self._send(self._core.tick(time_ms))
+            self._check()
+
+    def _check(self) -> None:
+        assert self._core is not None
+        assert self.failed is not None
+        poisoned = self._core.poisoned()
+        if poisoned is not None and not self.failed.done():
+            self.failed.set_result(poisoned)
+
+
+def run_broker(options: BrokerOptions) -> int:
+    """Run a broker until it is asked to end. Gives the exit status."""
+
+    async def main(stop: asyncio.Event) -> int:
+        broker = Broker(options)
+        broker.open()
+        assert broker.failed is not None
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({stopping, broker.failed}, return_when=asyncio.FIRST_COMPLETED)
+        if broker.failed.done():
+            # What the log could not write was confirmed to nobody. The disk is not to be touched again.
+            log.critical("the log failed and nothing more is accepted: %s", broker.failed.result())
+            os._exit(74)
+        broker.close()
+        return 0
+
+    return run(main, "broker")

@@ -1,0 +1,243 @@
+"""The transport: ZeroMQ sockets in an asyncio loop. Nothing else in sagacore imports zmq.
+
+A socket's descriptor is edge-triggered and says only that something may have changed, and a send can eat the edge
+that a receive waits for. So after every round of sends and receives the socket itself is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import zmq
+
+from sagacore.errors import UsageError
+
+FRAME_BYTES_MAX: Final = 1 << 20
+FRAMES_A_WAKE: Final = 256
+"""Frames taken from a socket before other things of the loop get their turn."""
+TICK_S: Final = 0.05
+HANDSHAKE_MS: Final = 2_000
+RECONNECT_MS: Final = 50
+RECONNECT_MAX_MS: Final = 500
+QUEUED_FRAMES_MAX: Final = 4_096
+"""Frames that ZeroMQ keeps for one peer, each way. What they carry is bounded by credit."""
+
+log = logging.getLogger("sagacore.transport")
+
+
+def now_ms() -> int:
+    """Monotonic time in milliseconds: the only clock that the cores are given."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class PeerCore(Protocol):
+    """What a link drives: the core of a client, a service or a coordinator."""
+
+    def connect(self, now_ms: int) -> None:
+        """A fresh socket is there."""
+
+    def tick(self, now_ms: int) -> bool:
+        """Time has passed. True: the broker was silent for too long, a new socket is wanted."""
+
+    def frame(self, now_ms: int) -> bytes | None:
+        """What to send now; asked until there is nothing."""
+
+
+class Link:
+    """A peer's connection to its broker, in the running loop.
+
+    It drains the socket, gives every frame to `deliver`, sends what the core has, keeps the heartbeat, and opens a new
+    socket where the broker was silent for too long.
+    """
+
+    def __init__(self, endpoint: str, core: PeerCore, deliver: Callable[[bytes, int], None]) -> None:
+        self.endpoint = endpoint
+        self._core = core
+        self._deliver = deliver
+        self._context = zmq.Context(io_threads=1)
+        self._socket: zmq.Socket[bytes] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor = -1
+        self._ticker: asyncio.TimerHandle | None = None
+        self._again: asyncio.Handle | None = None
+
+    def open(self) -> None:
+        """Connect, and begin to deliver. Raises UsageError (SAGA-E505) for an endpoint that cannot be one."""
+        self._loop = asyncio.get_running_loop()
+        self._connect()
+        self._tick()
+
+    def flush(self) -> None:
+        """Send all that the core has."""
+        socket = self._socket
+        if socket is None:
+            return
+        time_ms = now_ms()
+        while (frame := self._core.frame(time_ms)) is not None:
+            try:
+                socket.send(frame, zmq.NOBLOCK)
+            except zmq.Again:
+                # The broker takes nothing: what the frame held is in the outbox and comes with the next session.
+                self._connect()
+                return
+        self._look_again(socket)
+
+    async def close(self) -> None:
+        """Send what is left and end the connection. May be called twice."""
+        if self._socket is None:
+            return
+        self.flush()
+        for handle in (self._ticker, self._again):
+            if handle is not None:
+                handle.cancel()
+        self._disconnect(linger_ms=200)
+        self._context.term()
+
+    def _connect(self) -> None:
+        self._disconnect(linger_ms=0)
+        socket = self._context.socket(zmq.DEALER)
+        _set_limits(socket)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            socket.close(0)
+            raise _bad_endpoint(self.endpoint, error) from error
+        self._socket = socket
+        self._descriptor = socket.getsockopt(zmq.FD)
+        assert self._loop is not None
+        self._loop.add_reader(self._descriptor, self._drain)
+        self._core.connect(now_ms())
+        self._look_again(socket)
+        self.flush()
+
+    def _disconnect(self, *, linger_ms: int) -> None:
+        if self._socket is None:
+            return
+        assert self._loop is not None
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(linger_ms)
+        self._socket = None
+
+    def _drain(self) -> None:
+        self._again = None
+        socket = self._socket
+        if socket is None:
+            return
+        time_ms = now_ms()
+        for _ in range(FRAMES_A_WAKE):
+            try:
+                frame = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._deliver(frame, time_ms)
+            if self._socket is not socket:
+                return
+        self.flush()
+
+    def _look_again(self, socket: zmq.Socket[bytes]) -> None:
+        if self._again is None and socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            assert self._loop is not None
+            self._again = self._loop.call_soon(self._drain)
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        self._ticker = self._loop.call_later(TICK_S, self._tick)
+        if self._core.tick(now_ms()):
+            log.warning("the broker at %s is silent; connecting anew", self.endpoint)
+            self._connect()
+        else:
+            self.flush()
+
+
+class Hub:
+    """The broker's socket: frames with the identities that they come from and go to, in the running loop."""
+
+    def __init__(self, endpoint: str, deliver: Callable[[list[tuple[bytes, bytes]], int], None]) -> None:
+        self.endpoint = endpoint
+        self._deliver = deliver
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor = -1
+        self._again: asyncio.Handle | None = None
+
+    def open(self) -> None:
+        """Bind, and begin to deliver. Raises UsageError (SAGA-E505) for an endpoint that cannot be bound."""
+        _set_limits(self._socket)
+        # Without it a frame for a peer that is gone or takes nothing is dropped in silence.
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self._socket.bind(self.endpoint)
+        except zmq.ZMQError as error:
+            raise _bad_endpoint(self.endpoint, error) from error
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = self._socket.getsockopt(zmq.FD)
+        self._loop.add_reader(self._descriptor, self._drain)
+        self._look_again()
+
+    def send(self, frames: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+        """Send frames to identities. Gives the identities that took nothing: they are gone, or far behind."""
+        lost = []
+        for identity, frame in frames:
+            try:
+                self._socket.send_multipart((identity, frame), zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                    raise
+                lost.append(identity)
+        self._look_again()
+        return lost
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing waits to be received."""
+        return not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN
+
+    def close(self) -> None:
+        """Send what is queued, for a moment, and end."""
+        if self._loop is not None and not self._socket.closed:
+            self._loop.remove_reader(self._descriptor)
+        self._socket.close(200)
+        self._context.term()
+
+    def _drain(self) -> None:
+        self._again = None
+        frames: list[tuple[bytes, bytes]] = []
+        while len(frames) < FRAMES_A_WAKE:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            if len(parts) == 2:  # noqa: PLR2004 (identity and frame; what has other parts is no peer of ours)
+                frames.append((parts[0], parts[1]))
+        if frames:
+            self._deliver(frames, now_ms())
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if self._again is None and not self._socket.closed and not self.is_drained:
+            assert self._loop is not None
+            self._again = self._loop.call_soon(self._drain)
+
+
+def _set_limits(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    socket.setsockopt(zmq.SNDHWM, QUEUED_FRAMES_MAX)
+    socket.setsockopt(zmq.RCVHWM, QUEUED_FRAMES_MAX)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+
+
+def _bad_endpoint(endpoint: str, error: zmq.ZMQError) -> UsageError:
+    return UsageError(
+        "SAGA-E505",
+        f"cannot use the endpoint {endpoint!r}: {error.strerror}",
+        "an endpoint looks like ipc:///run/sagacore.sock or tcp://127.0.0.1:7700; for ipc the folder must exist, "
+        "the path be short (107 bytes) and no other process have it",
+    )

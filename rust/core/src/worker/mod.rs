@@ -1,0 +1,449 @@
+//! One process of a service: takes deliveries, hands out what is to be called, and passes tokens on.
+//!
+//! ```text
+//!   frames -> receive -> plans (DEFINE)
+//!                     -> running (RUN, UNDO): one thing at a time for a (saga, attempt, step)
+//!                          -> fence in memory: a repetition is answered from its row, without a call
+//!                          -> Work: to be called by whoever drives this; with a fence elsewhere, that one decides
+//!   finish(verdict)   -> one transaction that consumes the delivered message and publishes what follows
+//!   frame             -> what to send; the outbox keeps it until it is durable
+//! ```
+//! A lost session changes nothing here: what runs goes on, and its transaction is sent in the next session. If the
+//! broker has given the message to somebody else meanwhile, one of the two transactions is stale.
+
+mod ending;
+mod plans;
+mod running;
+mod send;
+mod types;
+
+use crate::fence::{Admission, Doing, Event, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo};
+use crate::limits::{
+    FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, HEARTBEAT_MS, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX,
+};
+use crate::peer::{Heard, Link, Peer, PeerOptions};
+use crate::wire::{CauseCode, Header, Kind, Message, Refusal, Role, Section, Transactions};
+use ending::{Ending, cut, ending, idempotency_key, retry};
+use plans::{KnownPlan, Plans};
+use running::{Running, Taken, key_of};
+
+pub use plans::Phase;
+pub use types::{IDEMPOTENCY_KEY_BYTES, Misuse, Verdict, Work, WorkerOptions, WorkerStats};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Worker {
+    options: WorkerOptions,
+    peer: Peer,
+    plans: Plans,
+    running: Running,
+    rows: MemoryRows,
+    clock: Clock,
+    session: u32,
+    /// Deliveries of this session that are finished and whose credit is not given back yet.
+    owed: u64,
+    stats: WorkerStats,
+}
+
+/// Times that are not `now_ms`.
+#[derive(Debug, Default)]
+struct Clock {
+    now_ms: u64,
+    /// Runs only while the broker is there, as the broker's own time does: an outage of either lets no row expire.
+    connected_ms: u64,
+    /// What to add to `now_ms` for the broker's time, once it has told.
+    broker_ahead_ms: Option<i64>,
+}
+
+impl Worker {
+    pub fn new(options: WorkerOptions) -> Self {
+        let peer = Peer::new(PeerOptions {
+            role: Role::Service,
+            name: options.service.clone(),
+            instance: options.instance,
+            exclusive: options.memory_fence,
+            lease_ms: options.lease_ms,
+            credit: options.credit,
+            outbox_bytes_max: SERVICE_OUTBOX_BYTES_MAX,
+        });
+        Self {
+            options,
+            peer,
+            plans: Plans::default(),
+            running: Running::default(),
+            rows: MemoryRows::new(FENCE_ROWS_MAX, FENCE_ANSWER_BYTES_MAX),
+            clock: Clock::default(),
+            session: 0,
+            owed: 0,
+            stats: WorkerStats::default(),
+        }
+    }
+
+    /// A fresh socket is there.
+    pub fn connect(&mut self, now_ms: u64) {
+        self.clock.now_ms = now_ms;
+        self.peer.connect(now_ms);
+    }
+
+    /// Takes a frame from the broker and appends what is to be called.
+    pub fn receive(&mut self, frame: &[u8], now_ms: u64, works: &mut Vec<Work>) {
+        self.pass_time(now_ms);
+        let Ok(transactions) = Transactions::parse(frame) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        for transaction in transactions {
+            let Ok(transaction) = transaction else {
+                self.stats.malformed += 1;
+                return;
+            };
+            for message in transaction.messages() {
+                self.hear(&message, works);
+            }
+        }
+    }
+
+    /// Ends a piece of work and appends what may begin now: an UNDO that waited for this action.
+    ///
+    /// # Errors
+    /// What the caller did wrong. Nothing has changed then, and the work still runs.
+    pub fn finish(
+        &mut self,
+        ticket: u64,
+        verdict: Verdict,
+        payload: &[u8],
+        now_ms: u64,
+        works: &mut Vec<Work>,
+    ) -> Result<(), Misuse> {
+        self.pass_time(now_ms);
+        let at = self.running.by_ticket(ticket).ok_or(Misuse::Ticket)?;
+        match self.running.at(at).doing {
+            Doing::Action => self.finish_action(at, verdict, payload)?,
+            Doing::Compensation => self.finish_compensation(at, verdict, payload)?,
+        }
+        self.release(at, works);
+        Ok(())
+    }
+
+    /// Heartbeats, and rows that have expired. `Reconnect`: open a new socket and call `connect`.
+    pub fn tick(&mut self, now_ms: u64) -> Link {
+        self.pass_time(now_ms);
+        self.rows.forget(self.clock.connected_ms, FENCE_FORGET_MAX);
+        self.peer.tick(now_ms)
+    }
+
+    /// What to send now; call it until there is nothing.
+    pub fn frame(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+        if self.owed > 0 && !self.peer.is_full() {
+            self.peer.grant(std::mem::take(&mut self.owed));
+        }
+        self.peer.frame(now_ms)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.peer.is_ready()
+    }
+
+    /// Why the broker does not take this process: `Exclusive` where another one holds its fences in memory.
+    pub fn refused(&self) -> Option<Refusal> {
+        self.peer.refused()
+    }
+
+    pub fn stats(&self) -> WorkerStats {
+        WorkerStats {
+            running: self.running.len() as u64,
+            rows: self.rows.len() as u64,
+            plans: self.plans.len() as u64,
+            unconfirmed: self.peer.unconfirmed() as u64,
+            ..self.stats
+        }
+    }
+
+    /// The input of a saga whose work runs; empty for work that does not.
+    pub fn input(&self, work: &Work) -> &[u8] {
+        let at = self.running.by_ticket(work.ticket);
+        at.and_then(|at| self.running.at(at).sections().get(Section::INPUT)).unwrap_or_default()
+    }
+
+    /// Hands over the earlier results that running work gets: an action those that its step reads, in its order; a
+    /// compensation, with the fence in memory, the one of its action, or none if it may or may not have happened.
+    pub fn each_result(&self, work: &Work, mut take: impl FnMut(&[u8])) {
+        let Some(at) = self.running.by_ticket(work.ticket) else { return };
+        let entry = self.running.at(at);
+        match entry.doing {
+            Doing::Action => {
+                let plan = &self.plans.get(entry.plan).plan;
+                let sections = entry.sections();
+                for &read in &plan.steps[usize::from(entry.header.place.get())].reads_ordered {
+                    take(sections.get(read).unwrap_or_default());
+                }
+            }
+            Doing::Compensation => {
+                if let (RowState::Done, result) = self.rows.find(&entry.key()) {
+                    take(result);
+                }
+            }
+        }
+    }
+
+    fn pass_time(&mut self, now_ms: u64) {
+        let passed = now_ms.saturating_sub(self.clock.now_ms);
+        self.clock.now_ms = now_ms;
+        if self.peer.is_ready() {
+            self.clock.connected_ms += passed.min(5 * HEARTBEAT_MS);
+        }
+    }
+
+    fn hear(&mut self, message: &Message<'_>, works: &mut Vec<Work>) {
+        let header = message.header;
+        let kind = header.kind();
+        if matches!(kind, Kind::Subscribe | Kind::Ping) && header.deadline_ms.get() != 0 {
+            self.clock.broker_ahead_ms = Some(header.deadline_ms.get().wrapping_sub(self.clock.now_ms) as i64);
+        }
+        match self.peer.receive(message, self.clock.now_ms) {
+            Heard::Welcome => {
+                self.session += 1;
+                self.owed = 0;
+                self.stats.sessions += 1;
+            }
+            Heard::Refused { refusal: Refusal::Stale, .. } => self.stats.stale += 1,
+            Heard::Refused { .. } => self.stats.refused += 1,
+            Heard::Delivery => match kind {
+                Kind::Define => self.define(message),
+                Kind::Run => self.take(message, Doing::Action, works),
+                Kind::Undo => self.take(message, Doing::Compensation, works),
+                _ => {}
+            },
+            Heard::Session | Heard::Confirmed(_) => {}
+        }
+    }
+
+    fn define(&mut self, message: &Message<'_>) {
+        let definition = message.sections().get(Section::DATA).unwrap_or_default();
+        if self.plans.define(definition, &self.options).is_err() {
+            self.stats.malformed += 1;
+        }
+    }
+
+    fn take(&mut self, message: &Message<'_>, doing: Doing, works: &mut Vec<Work>) {
+        self.stats.delivered += 1;
+        let header = message.header;
+        let taken = match self.taken(message, doing) {
+            Ok(taken) => taken,
+            Err((delay_ms, reason)) => return self.not_yet(header, delay_ms, reason),
+        };
+        let running = self.running.find(&key_of(header));
+        match (on_arrival(running.map(|at| self.running.at(at).doing), doing), running) {
+            (Admission::Begin, _) => {
+                let at = self.running.begin(message, taken);
+                self.begin(at, works);
+            }
+            (Admission::Wait, Some(at)) => {
+                if !self.running.wait(at, message, taken) {
+                    self.ignore(None);
+                }
+            }
+            (_, running) => self.ignore(running.filter(|&at| self.running.at(at).doing == doing)),
+        }
+    }
+
+    /// What a message asks for, or after how long it may be asked again, and why.
+    fn taken(&self, message: &Message<'_>, doing: Doing) -> Result<Taken, (u64, &'static str)> {
+        let header = message.header;
+        let backoff_ms = send::backoff_ms(header.deliveries.get()).max(NOT_YET_MS);
+        let Some(plan) = self.plans.find(header.plan.get()) else {
+            return Err((NOT_YET_MS, "this process was not told the plan"));
+        };
+        let known = self.plans.get(plan);
+        let Some(step) = known.own_step(header.place.get()) else {
+            return Err((backoff_ms, "this process does not implement the step; deploy it, or start one that does"));
+        };
+        let reads = &known.plan.steps[usize::from(header.place.get())].reads_ordered;
+        let sections = message.sections();
+        let lacks_result = || reads.iter().any(|&read| sections.get(read).is_none());
+        if sections.get(Section::INPUT).is_none() || (doing == Doing::Action && lacks_result()) {
+            return Err((backoff_ms, "the message lacks the input or a result that the step reads"));
+        }
+        if self.options.memory_fence && doing == Doing::Action && self.rows.is_full_with(self.running.len()) {
+            return Err((backoff_ms, "the fence in memory is full; start fewer sagas, or use a fence in a database"));
+        }
+        Ok(Taken { plan, step, doing, session: self.session })
+    }
+
+    fn not_yet(&mut self, header: &Header, delay_ms: u64, reason: &str) {
+        self.stats.not_yet += 1;
+        self.owed += 1;
+        send::later(&mut self.peer, header, delay_ms, reason.as_bytes());
+    }
+
+    /// A repetition takes over the place of what it repeats in this session's credit, or gives its own back.
+    fn ignore(&mut self, repeated: Option<u32>) {
+        self.stats.ignored += 1;
+        match repeated.map(|at| self.running.at_mut(at)) {
+            Some(entry) if entry.session != self.session => entry.session = self.session,
+            _ => self.owed += 1,
+        }
+    }
+
+    /// Something may begin: with the fence in memory its row decides, else all is handed out.
+    fn begin(&mut self, at: u32, works: &mut Vec<Work>) {
+        let is_to_call = !self.options.memory_fence
+            || match self.running.at(at).doing {
+                Doing::Action => self.ask_for_action(at),
+                Doing::Compensation => self.ask_for_compensation(at),
+            };
+        if is_to_call {
+            works.push(self.work(at));
+        } else {
+            self.stats.answered += 1;
+            self.release(at, works);
+        }
+    }
+
+    /// Answers a RUN from its row in memory, or says that the action is to be called.
+    fn ask_for_action(&mut self, at: u32) -> bool {
+        let entry = self.running.at_mut(at);
+        let (state, answer) = self.rows.find(&entry.key());
+        match on_run(state) {
+            OnRun::Call => return true,
+            OnRun::CallAgain => {
+                entry.was_tried = true;
+                return true;
+            }
+            OnRun::AnswerDone => {
+                let plan = &self.plans.get(entry.plan).plan;
+                send::done(&mut self.peer, plan, &entry.header, entry.sections(), answer);
+            }
+            OnRun::AnswerRejected => send::fail(&mut self.peer, &entry.header, CauseCode::Rejected, true, answer),
+            OnRun::Drop => self.stats.dropped += 1,
+        }
+        false
+    }
+
+    /// Answers an UNDO from its row in memory, or says that the compensation is to be called.
+    fn ask_for_compensation(&mut self, at: u32) -> bool {
+        let entry = self.running.at(at);
+        let key = entry.key();
+        let decision = on_undo(self.rows.find(&key).0);
+        // An UNDO has no deadline: its row lives on for as long as it is asked for.
+        let expires_ms = self.clock.connected_ms + self.options.retention_ms;
+        self.rows.record(&key, Event::UndoBegun, &[], expires_ms);
+        match decision {
+            OnUndo::Compensate | OnUndo::CompensateUncertain => true,
+            OnUndo::LeaveTombstone | OnUndo::AnswerUndone => {
+                let plan = &self.plans.get(entry.plan).plan;
+                send::undone(&mut self.peer, plan, &entry.header, entry.sections());
+                false
+            }
+        }
+    }
+
+    fn work(&self, at: u32) -> Work {
+        let entry = self.running.at(at);
+        let known = self.plans.get(entry.plan);
+        let header = &entry.header;
+        Work {
+            ticket: self.running.ticket(at),
+            undo: entry.doing == Doing::Compensation,
+            step: entry.step,
+            saga: header.saga,
+            attempt: header.attempt.get(),
+            deliveries: header.deliveries.get(),
+            deadline_ms: match header.deadline_ms.get() {
+                0 => 0,
+                _ => self.clock.now_ms + self.clock.remaining_ms(header, known),
+            },
+            idempotency_key: idempotency_key(header),
+            result_bytes_max: known.plan.steps[usize::from(header.place.get())].result_max,
+            phase: known.phase(header.place.get()),
+        }
+    }
+
+    fn finish_action(&mut self, at: u32, verdict: Verdict, payload: &[u8]) -> Result<(), Misuse> {
+        let entry = self.running.at(at);
+        let known = self.plans.get(entry.plan);
+        let bytes_max = known.plan.steps[usize::from(entry.header.place.get())].result_max;
+        if verdict == Verdict::Done && payload.len() > bytes_max {
+            return Err(Misuse::ResultSize { bytes: payload.len(), bytes_max });
+        }
+        let phase = known.phase(entry.header.place.get());
+        let ending = ending(verdict, payload, entry, phase, self.options.memory_fence)?;
+        if self.options.memory_fence && ending != Ending::Nothing {
+            let event = match ending {
+                Ending::Done => Event::Succeeded,
+                Ending::Fail { is_clean: true, .. } => Event::RejectedCleanly,
+                _ => Event::Tried,
+            };
+            let expires_ms =
+                self.clock.connected_ms + self.clock.remaining_ms(&entry.header, known) + self.options.retention_ms;
+            match ending {
+                Ending::Done => self.rows.record(&entry.key(), event, payload, expires_ms),
+                _ => self.rows.record(&entry.key(), event, cut(payload).as_bytes(), expires_ms),
+            };
+        }
+        let peer = &mut self.peer;
+        match ending {
+            Ending::Done => {
+                self.stats.done += 1;
+                send::done(peer, &known.plan, &entry.header, entry.sections(), payload);
+            }
+            Ending::Fail { code, is_clean } => {
+                self.stats.failed += 1;
+                send::fail(peer, &entry.header, code, is_clean, payload);
+            }
+            Ending::Later { delay_ms } => {
+                self.stats.retried += 1;
+                let reason = if verdict == Verdict::Retry { retry(payload)?.1 } else { payload };
+                send::later(peer, &entry.header, delay_ms, reason);
+            }
+            Ending::Nothing => self.stats.dropped += 1,
+        }
+        Ok(())
+    }
+
+    fn finish_compensation(&mut self, at: u32, verdict: Verdict, payload: &[u8]) -> Result<(), Misuse> {
+        let entry = self.running.at(at);
+        match verdict {
+            Verdict::Undone => {
+                if self.options.memory_fence {
+                    let expires_ms = self.clock.connected_ms + self.options.retention_ms;
+                    self.rows.record(&entry.key(), Event::Compensated, &[], expires_ms);
+                }
+                self.stats.undone += 1;
+                let plan = &self.plans.get(entry.plan).plan;
+                send::undone(&mut self.peer, plan, &entry.header, entry.sections());
+            }
+            Verdict::Retry => {
+                let (delay_ms, reason) = retry(payload)?;
+                self.stats.retried += 1;
+                send::later(&mut self.peer, &entry.header, delay_ms, reason);
+            }
+            Verdict::Drop => self.stats.dropped += 1,
+            _ => return Err(Misuse::CompensationVerdict),
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, at: u32, works: &mut Vec<Work>) {
+        if self.running.at(at).session == self.session {
+            self.owed += 1;
+        }
+        if let Some(waiting) = self.running.end(at) {
+            self.begin(waiting, works);
+        }
+    }
+}
+
+impl Clock {
+    /// How long until a message's deadline: at most what its plan gives a saga, and that where it is not known.
+    fn remaining_ms(&self, header: &Header, known: &KnownPlan) -> u64 {
+        let deadline_ms = header.deadline_ms.get();
+        if deadline_ms == 0 {
+            return 0;
+        }
+        self.broker_ahead_ms.map_or(known.plan.deadline_ms, |ahead_ms| {
+            let broker_now_ms = self.now_ms.saturating_add_signed(ahead_ms);
+            deadline_ms.saturating_sub(broker_now_ms).min(known.plan.deadline_ms)
+        })
+    }
+}

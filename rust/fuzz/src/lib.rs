@@ -1,0 +1,11 @@
+//! What must hold for any bytes, as functions that panic where it does not, and the means to try many bytes.
+//!
+//! `make fuzz` runs them on stable Rust with a mutator of our own. `rust/fuzz/libfuzzer` hands the same functions to
+//! libFuzzer, which is guided by coverage but needs nightly Rust. The tests run each for a moment.
+
+mod mutate;
+mod seeds;
+mod targets;
+
+pub use mutate::{Mutator, Random};
+pub use targets::{TARGETS, Target, plan, wire};

@@ -1,0 +1,22 @@
+"""The coordinator takes the same memory whatever is in flight: `python -m bench memory` at a scale that tests allow."""
+
+import asyncio
+
+import pytest
+
+from bench.memory import Direction, park
+
+FEW, MANY = 1_000, 20_000
+SLOTS = 256
+MIB = 1 << 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("direction", ["forward", "undoing"])
+def test_coordinator_memory_does_not_grow_with_the_sagas_in_flight(direction: Direction) -> None:
+    few = asyncio.run(park(direction, FEW, durability="os", slots=SLOTS))
+    many = asyncio.run(park(direction, MANY, durability="os", slots=SLOTS))
+    assert many.spills > 0
+    assert abs(many.coordinator_bytes - few.coordinator_bytes) <= MIB
+    assert many.broker_bytes > few.broker_bytes
