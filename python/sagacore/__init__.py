@@ -73,7 +73,7 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("sagacore")
+        return importlib.import_module("sagacore._core").__version__
     if name not in _LATER:
         raise AttributeError(f"module 'sagacore' has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

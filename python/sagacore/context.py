@@ -17,13 +17,13 @@ class Context:
     A context is made for every call, so it keeps what came off the wire and makes texts only when they are asked for.
     """
 
-    __slots__ = ("_db", "_external", "_key", "_saga", "attempt", "deadline_ms", "step", "tries")
+    __slots__ = ("_db", "_external", "_saga", "attempt", "deadline_ms", "idempotency_key", "step", "tries")
 
     def __init__(
         self,
         saga: bytes,
         step: str,
-        key: bytes,
+        idempotency_key: str,
         *,
         attempt: int = 1,
         tries: int = 1,
@@ -32,11 +32,12 @@ class Context:
         db: sqlite3.Connection | None = None,
     ) -> None:
         self._saga = saga
-        self._key = key
         self._external = external
         self._db = db
         self.step: Final = step
         """The step's name."""
+        self.idempotency_key: Final = idempotency_key
+        """The same text each time that this step is called for this saga: give it to whatever is called outside."""
         self.attempt: Final = attempt
         """Which attempt of the saga this is."""
         self.tries: Final = tries
@@ -48,11 +49,6 @@ class Context:
     def saga_id(self) -> str:
         """The saga's id, as people and tools write it."""
         return saga_id_text(self._saga)
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same text each time that this step is called for this saga: give it to whatever is called outside."""
-        return self._key.decode("ascii")
 
     @property
     def db(self) -> sqlite3.Connection:

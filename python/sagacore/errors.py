@@ -29,8 +29,8 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E118": "a saga has two pivots",
     "SAGA-E119": "a step stands beside the pivot",
     "SAGA-E120": "a saga has no steps",
-    "SAGA-E122": "the plan compiler refuses the saga",
-    "SAGA-E123": "a step that is declared to need no compensation has one",
+    "SAGA-E121": "the plan compiler refuses the saga",
+    "SAGA-E122": "a step that is declared to need no compensation has one",
     # Payloads: inputs and results.
     "SAGA-E201": "a type cannot be a payload",
     "SAGA-E202": "a value is not of its declared type",
@@ -57,6 +57,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E503": "the object that a process should run is not there",
     "SAGA-E504": "the log cannot be opened",
     "SAGA-E505": "an endpoint cannot be used",
+    "SAGA-E506": "a setting is missing or contradicts another",
 }
 
 

@@ -203,7 +203,7 @@ class Saga(Generic[In, Out]):
 
     @cached_property
     def plan(self) -> Plan:
-        """The compiled plan. Raises DefinitionError (SAGA-E122) where the compiler refuses the saga."""
+        """The compiled plan. Raises DefinitionError (SAGA-E121) where the compiler refuses the saga."""
         from sagacore import _core  # noqa: PLC0415 - a contract can be read without the extension
 
         try:
@@ -211,9 +211,9 @@ class Saga(Generic[In, Out]):
         except ValueError as error:
             name, _, why = str(error).partition(": ")
             raise DefinitionError(
-                "SAGA-E122",
+                "SAGA-E121",
                 f"saga {self.name!r} cannot be compiled: {why or name}",
-                f"{name} is the broken rule: docs/errors.md says what it asks for",
+                f"{name} is the broken rule: docs/errors.md lists what each one asks for",
             ) from error
 
     def encode_input(self, value: In) -> bytes:

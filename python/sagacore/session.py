@@ -8,18 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from sagacore._core import ClientCore
-from sagacore.answers import (
-    FULL,
-    NO_PLAN,
-    REFUSED,
-    RESULT,
-    STATUS,
-    UNKNOWN,
-    Event,
-    bad_plan,
-    refusal,
-    text_of,
-)
+from sagacore.answers import Event, bad_plan, refusal, text_of
+from sagacore.codes import Kind, Refusal, StatusCode
 from sagacore.errors import BrokerUnavailable, SagacoreError, UsageError
 from sagacore.transport import Link
 
@@ -58,9 +48,9 @@ class Session:
 
     def open(self) -> None:
         """Connect, in the background: what is started before the broker answers is sent when it does."""
+        self._link.open()
         self._is_open = True
         self._heard_s = self._loop.time()
-        self._link.open()
         self._watch_silence(self._heard_s)
 
     async def close(self) -> None:
@@ -139,13 +129,12 @@ class Session:
             hear = streams.get(stream) if stream else calls.get(correlation)
             if hear is not None:
                 hear(event)
-            elif correlation == 0 and event[1] == REFUSED:
+            elif correlation == 0 and event[1] == Kind.REFUSED:
                 self._refused_plans[event[4]] = text_of(event)
         if self._outside and not self.core.is_full:
             outside, self._outside = self._outside, []
             for future in outside:
                 settle(future)
-        self.flush_soon()
 
     # Waiting
 
@@ -187,7 +176,7 @@ class Session:
         )
 
     def _watch_silence(self, due_s: float) -> None:
-        """Looks again and again whether the broker says anything. One that lives says something several times a second."""
+        """Looks again and again whether the broker says anything: one that lives does, several times a second."""
         now_s, every_s = self._loop.time(), self.timeout_s / 8
         stood_still = now_s - due_s > every_s  # then the silence is our own: frames wait to be read
         if not stood_still and now_s - self._heard_s > self.timeout_s:
@@ -222,11 +211,12 @@ class Session:
 
     def may_retry(self, refused: Event, plan: int) -> bool:
         """Whether the same START may be taken later: the broker is full now, or has lost the plan."""
-        return refused[2] == FULL or (refused[2] == NO_PLAN and plan not in self._refused_plans)
+        is_lost_plan = refused[2] == Refusal.NO_PLAN and plan not in self._refused_plans
+        return refused[1] == Kind.REFUSED and (refused[2] == Refusal.FULL or is_lost_plan)
 
     def refusal(self, refused: Event, plan: int, what: str) -> SagacoreError:
         """The error that a refused START means for the caller."""
-        if refused[2] == NO_PLAN and plan in self._refused_plans:
+        if refused[2] == Refusal.NO_PLAN and plan in self._refused_plans:
             return bad_plan(self._refused_plans.pop(plan))
         return refusal(refused, what)
 
@@ -248,7 +238,7 @@ class Following:
     def __init__(self, session: Session, what: str) -> None:
         self.id = b""
         self._session = session
-        self._what = what
+        self.what = what
         self._result: Event | None = None
         self._refused: Event | None = None
         self._waiting: list[asyncio.Future[Any]] = []
@@ -275,7 +265,7 @@ class Following:
         """Its RESULT, once it has come. Raises UnknownSaga where there is no such saga."""
         while self._result is None:
             if self._refused is not None:
-                raise refusal(self._refused, self._what)
+                raise refusal(self._refused, self.what)
             await self._news()
         return self._result
 
@@ -290,11 +280,11 @@ class Following:
 
     def _hear(self, event: Event) -> None:
         _, kind, code, saga, _, _ = event
-        if kind == REFUSED or (kind == STATUS and code == UNKNOWN):
+        if kind == Kind.REFUSED or (kind == Kind.STATUS and code == StatusCode.UNKNOWN):
             self._refused = event
         else:
             self.id = saga
-            if kind == RESULT:
+            if kind == Kind.RESULT:
                 self._result = event
         if self._result is not None or self._refused is not None:
             self._session.hang_up(self.correlation)

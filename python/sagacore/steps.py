@@ -252,7 +252,7 @@ class Step(Generic[In, Out]):
         where = signatures.describe(function)
         if self.declared_compensation is False:
             raise DefinitionError(
-                "SAGA-E123",
+                "SAGA-E122",
                 f"{where} compensates {self.title!r}, which is declared compensation=False",
                 "drop one of the two",
             )

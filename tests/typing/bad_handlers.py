@@ -1,4 +1,4 @@
-"""Handlers that a strict type checker must refuse. Each ignored error must be there: an ignore without an error is one."""
+"""Handlers that a strict type checker must refuse: each ignored error must be there."""
 
 from sagacore import Context, Service
 from tests.typing.shop import Charged, Created, Order, Parcel, Reserved, charge, create

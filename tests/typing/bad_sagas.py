@@ -1,4 +1,4 @@
-"""Sagas that a strict type checker must refuse. Each ignored error must be there: an ignore without an error is one."""
+"""Sagas that a strict type checker must refuse: each ignored error must be there."""
 
 from sagacore import Saga
 from tests.typing.shop import Charged, Created, Order, Parcel, announce, charge, create, weigh

@@ -132,7 +132,7 @@ def test_where_no_broker_answered_nothing_is_counted() -> None:
 
 def sample(*, boot: int, messages: int, spills: dict[int, int]) -> dict[str, object]:
     table = {"slots": 256, "table_bytes": 16_384, "evictions_clean": 3, "spills_refused": 1, "rss_bytes": 1}
-    coordinators = [{**table, "instance": instance, "evictions_dirty": dirty} for instance, dirty in spills.items()]
+    coordinators = [{**table, "pid": pid, "evictions_dirty": dirty} for pid, dirty in spills.items()]
     return {"boot_epoch": boot, "messages": messages, "coordinators": coordinators}
 
 

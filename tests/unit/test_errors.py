@@ -39,7 +39,8 @@ def test_an_error_survives_the_way_between_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "builtin"), [(BrokerUnavailable, ConnectionError), (OutcomeTimeout, TimeoutError), (UnknownSaga, LookupError)]
+    ("error", "builtin"),
+    [(BrokerUnavailable, ConnectionError), (OutcomeTimeout, TimeoutError), (UnknownSaga, LookupError)],
 )
 def test_errors_are_also_what_python_calls_them(error: type[SagacoreError], builtin: type[Exception]) -> None:
     assert issubclass(error, builtin)
@@ -73,3 +74,10 @@ def test_the_manual_says_what_to_do_about_every_code() -> None:
     for entry in re.split(r"^### ", manual, flags=re.MULTILINE)[1:]:
         assert re.search(r"^\*\*Cause\.\*\* \S", entry, re.MULTILINE), entry[:80]
         assert re.search(r"^\*\*What to do\.\*\* \S", entry, re.MULTILINE), entry[:80]
+
+
+def test_the_manual_names_every_rule_of_the_plan_compiler() -> None:
+    rules = re.findall(r'"?(plan\.\w+): ', (ROOT / "rust/core/src/plan/error.rs").read_text())
+    manual = (ROOT / "docs/errors.md").read_text()
+    assert len(set(rules)) > 10
+    assert set(re.findall(r"`(plan\.\w+)`", manual)) == set(rules)

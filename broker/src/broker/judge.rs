@@ -24,7 +24,7 @@ impl Broker {
                 Kind::Define => self.define(transaction, &first, time_ms),
                 Kind::Subscribe => Ok(()),
                 Kind::Credit => self.credit(session, first.header),
-                Kind::Ping => self.ping(session, &first),
+                Kind::Ping => self.ping(session, &first, time_ms),
                 _ => self.request(session, &first, time_ms),
             };
         }
@@ -159,8 +159,7 @@ impl Broker {
         self.authorize(session, first)?;
         let mismatch = |refusal| Refused(refusal, "what it publishes is not what the plan says");
         self.state.expect(&self.consumed, &mut self.expected).map_err(mismatch)?;
-        let may_splice = self.state.tokens[first].kind.is_for_coordinator();
-        self.state.check(first, &self.expected, transaction.messages(), may_splice).map_err(mismatch)?;
+        self.state.check(first, &self.expected, transaction.messages()).map_err(mismatch)?;
         self.accept(transaction, time_ms);
         Ok(())
     }
@@ -258,14 +257,16 @@ impl Broker {
         Ok(())
     }
 
-    fn ping(&mut self, session: SessionRef, message: &Message<'_>) -> Judged {
+    fn ping(&mut self, session: SessionRef, message: &Message<'_>, time_ms: u64) -> Judged {
         if let (Some(report), Some(found)) =
             (message.sections().get(Section::DATA), self.queues.sessions.get_mut(session))
         {
             found.report.clear();
             found.report.extend_from_slice(&report[..report.len().min(4096)]);
         }
-        self.queues.sessions.send(session, Header::new(Kind::Ping), |_| {});
+        let mut answer = Header::new(Kind::Ping);
+        answer.deadline_ms = time_ms.into();
+        self.queues.sessions.send(session, answer, |_| {});
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction
 use crate::delivery::{Fifo, Queues, answer};
 use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, Window, encode_cause};
 use compaction::Compaction;
+pub use recovery::{Opened, Unreadable};
 
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy)]
@@ -427,6 +428,11 @@ impl Broker {
 
     fn has_session_room(&self) -> bool {
         self.queues.sessions.len() < SESSIONS_MAX
+    }
+
+    /// Bytes gathered for the next record.
+    pub fn record_bytes(&self) -> usize {
+        self.batch.len()
     }
 
     pub fn state(&self) -> &State {

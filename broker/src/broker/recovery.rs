@@ -48,9 +48,10 @@ impl Broker {
         self.next_lsn = opened.next_lsn;
         self.durable_lsn = opened.next_lsn - 1;
         self.boot_epoch = opened.boot_epoch;
-        self.base_ms = opened.last_time_ms;
+        // Never 0: a deadline of 0 means none.
+        self.base_ms = opened.last_time_ms.max(1);
         self.opened_ms = now_ms;
-        self.ticked_ms = opened.last_time_ms;
+        self.ticked_ms = self.base_ms;
         self.applied.clear();
         let time_ms = self.base_ms;
         self.set_timers(time_ms);

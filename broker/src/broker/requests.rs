@@ -7,7 +7,7 @@ use sagacore_core::wire::{
 
 use super::{Broker, Effect, Refused};
 use crate::delivery::answer;
-use crate::state::{Phase, SagaRef, SessionRef, TokenRef, skip};
+use crate::state::{Phase, SagaRef, SessionRef, TokenRef, skip, steps};
 
 type Judged = Result<(), Refused>;
 
@@ -108,6 +108,7 @@ impl Broker {
             header.place = self.status_of(saga).code().into();
             header.saga = self.state.sagas[saga].id;
             header.attempt = self.state.sagas[saga].attempt.into();
+            header.active = self.steps_now(saga).into();
             names = self.step_names(saga);
         } else if let Some(outcome) = self.state.outcomes.get(sequence) {
             let code = match outcome.code {
@@ -138,15 +139,20 @@ impl Broker {
     /// The names of the steps that are asked for or compensated now: a MessagePack array.
     fn step_names(&self, saga: SagaRef) -> Vec<u8> {
         let plan = &self.state.plan_of(saga).plan;
-        let mut steps: Vec<u16> = self.state.tokens_of(saga).filter_map(|token| self.step_of(token)).collect();
-        steps.sort_unstable();
+        let now = self.steps_now(saga);
         let mut out = Vec::new();
         // Writing to a vector cannot fail, here and below.
-        let _ = rmp::encode::write_array_len(&mut out, steps.len() as u32);
-        for step in steps {
+        let _ = rmp::encode::write_array_len(&mut out, now.count_ones());
+        for step in steps(now) {
             let _ = rmp::encode::write_str(&mut out, &plan.steps[usize::from(step)].name);
         }
         out
+    }
+
+    /// The steps that are asked for or compensated now.
+    fn steps_now(&self, saga: SagaRef) -> u64 {
+        let now = self.state.tokens_of(saga).filter_map(|token| self.step_of(token));
+        now.fold(0, |set, step| set | 1 << step)
     }
 
     fn step_of(&self, token: TokenRef) -> Option<u16> {

@@ -48,6 +48,8 @@ impl Broker {
         });
         let mut welcome = Header::new(Kind::Subscribe);
         welcome.amount = u64::from(self.boot_epoch).into();
+        // Broker time, from which a service reads how long a deadline still is.
+        welcome.deadline_ms = time_ms.into();
         self.queues.sessions.send(session, welcome, |_| {});
         self.queues.join(&mut self.state, session);
     }

@@ -42,7 +42,8 @@ pub struct Cut {
 }
 
 /// Reads the whole log, giving `sink` every frame but MARKs, and makes it ready to be written. A new one is created in
-/// an empty directory.
+/// an empty directory. Where a crash interrupted a release, the frames of the segments to be given up come too, and
+/// then the release goes on.
 ///
 /// # Errors
 /// Damage and gaps are refused, naming the place; then nothing was changed. `LogError::Disk` if the disk fails.
@@ -61,12 +62,13 @@ pub fn recover<D: Disk + Clone>(
         Preparation::new(disk.clone(), config, FIRST_SEGMENT, 1, None).hasty().finish()?;
         numbers.push(FIRST_SEGMENT);
     }
-    let walk = walk(disk, &numbers, true, &mut |entry| {
+    let mut walk = Walk::from(numbers[0]);
+    walk.read(disk, &numbers, true, &mut |entry| {
         if entry.kind != FrameType::Mark {
             sink(entry);
         }
     })?;
-    let beyond = look_beyond(disk, &numbers, &walk, true)?;
+    let beyond = look_beyond(disk, &numbers, &walk, true, &mut |_| {})?;
     walk.refuse_damage(&numbers, &beyond)?;
 
     let cut = if walk.chain.is_sealed && beyond.frames == 0 { None } else { walk.cut(disk, &beyond)? };
@@ -111,29 +113,31 @@ pub(super) struct Walk {
     pub fault: Fault,
 }
 
-/// Reads the log in order until no frame continues it. A segment is over when its next frame stands in the next one.
-pub(super) fn walk<D: Disk>(
-    disk: &D,
-    numbers: &[u64],
-    settle: bool,
-    sink: &mut dyn FnMut(Entry<'_>),
-) -> Result<Walk, LogError> {
-    let mut walk = Walk {
-        chain: Chain::default(),
-        segments: Vec::new(),
-        end: Position { segment: numbers[0], offset: FRAMES_AT },
-        fault: Fault::Empty,
-    };
-    for &number in numbers {
-        let mut reader = Reader::open(disk, number, settle)?;
-        if !walk.read_segment(&mut reader, sink)? {
-            break;
-        }
-    }
-    Ok(walk)
-}
-
 impl Walk {
+    /// Nothing read yet of a log that begins with this segment.
+    pub fn from(oldest: u64) -> Self {
+        let end = Position { segment: oldest, offset: FRAMES_AT };
+        Self { chain: Chain::default(), segments: Vec::new(), end, fault: Fault::Empty }
+    }
+
+    /// Reads the log in order until no frame continues it. A segment is over when its next frame stands in the next
+    /// one. After an error the walk is what was read before it.
+    pub fn read<D: Disk>(
+        &mut self,
+        disk: &D,
+        numbers: &[u64],
+        settle: bool,
+        sink: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(), LogError> {
+        for &number in numbers {
+            let mut reader = Reader::open(disk, number, settle)?;
+            if !self.read_segment(&mut reader, sink)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one segment. False if the log does not go on in it.
     fn read_segment<D: Disk>(
         &mut self,
@@ -141,9 +145,12 @@ impl Walk {
         sink: &mut dyn FnMut(Entry<'_>),
     ) -> Result<bool, LogError> {
         let before = self.chain;
-        let number = reader.number;
+        let (number, bytes) = (reader.number, reader.bytes());
+        if self.segments.is_empty() {
+            self.segments.push(SegmentInfo { number, first_lsn: 1, bytes });
+        }
         let mut offset = FRAMES_AT;
-        let mut frames = 0u64;
+        let mut has_frames = false;
         let fault = loop {
             offset = reader.after_padding(offset)?;
             let frame = match reader.frame(offset)? {
@@ -152,31 +159,34 @@ impl Walk {
             };
             match self.chain.accept(&frame)? {
                 Ok(entry) => sink(entry),
+                Err(fault) if has_frames => break fault,
                 Err(fault) => {
-                    if frames == 0 {
-                        refuse_older(&before, &frame)?;
-                    }
+                    refuse_older(&before, &frame)?;
                     break fault;
                 }
             }
-            if frames == 0 {
-                let first_lsn = if before.has_frames { before.last_lsn + 1 } else { first_lsn(&frame) };
-                self.segments.push(SegmentInfo { number, first_lsn, bytes: 0 });
+            if !has_frames {
+                self.enter(&before, &frame, bytes);
+                has_frames = true;
             }
-            frames += 1;
             offset += u64::from(frame.header.length.get());
+            self.end = Position { segment: number, offset };
         };
-        if frames > 0 || self.segments.is_empty() {
+        if has_frames || !before.has_frames {
             self.end = Position { segment: number, offset };
             self.fault = fault;
         }
-        if self.segments.is_empty() {
-            self.segments.push(SegmentInfo { number, first_lsn: 1, bytes: 0 });
+        Ok(has_frames)
+    }
+
+    /// Notes the first frame of a segment.
+    fn enter(&mut self, before: &Chain, frame: &Frame<'_>, bytes: u64) {
+        let number = frame.position.segment;
+        if before.has_frames {
+            self.segments.push(SegmentInfo { number, first_lsn: before.last_lsn + 1, bytes });
+        } else {
+            self.segments[0].first_lsn = first_lsn(frame);
         }
-        if let Some(last) = self.segments.last_mut().filter(|last| last.number == number) {
-            last.bytes = reader.bytes();
-        }
-        Ok(frames > 0)
     }
 
     /// Whether what follows the end is damage, and not a tail that was never durable.
@@ -248,6 +258,7 @@ pub(super) fn look_beyond<D: Disk>(
     numbers: &[u64],
     walk: &Walk,
     settle: bool,
+    sink: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<Beyond, LogError> {
     let mut beyond = Beyond::default();
     for &number in numbers.iter().filter(|number| **number >= walk.end.segment) {
@@ -256,6 +267,7 @@ pub(super) fn look_beyond<D: Disk>(
         let mut offset = if is_end { walk.end.offset } else { FRAMES_AT };
         while let Some(found) = reader.find(offset)? {
             let Ok(frame) = reader.frame(found)? else { break };
+            sink(&frame);
             beyond.frames += 1;
             beyond.last_segment = Some(number);
             if frame.header.durable_lsn.get() > walk.chain.last_lsn && beyond.evidence.is_none() {

@@ -23,6 +23,8 @@ pub struct Writer<D: Disk> {
     /// Oldest first; the last one is written.
     segments: VecDeque<SegmentInfo>,
     file: D::File,
+    /// Files of earlier segments that were written and not yet synced: none in `Durability::Sync`.
+    unsynced: Vec<D::File>,
     seed: u32,
     /// Where in the file the buffer goes.
     offset: u64,
@@ -75,6 +77,7 @@ impl<D: Disk + Clone> Writer<D> {
             boot_epoch: recovered.boot_epoch,
             segments: recovered.segments.iter().copied().collect(),
             file,
+            unsynced: Vec::new(),
             seed: header.seed(),
             offset: end.offset.next_multiple_of(SECTOR_BYTES),
             buffer: Vec::new(),
@@ -336,13 +339,15 @@ impl<D: Disk + Clone> Writer<D> {
         let padding = end.next_multiple_of(SECTOR_BYTES) - end;
         self.buffer.resize(self.buffer.len() + padding as usize, 0);
         self.write()?;
-        let synced = self.disk.sync(&self.file).during("sync", &self.current_name());
+        let before = self.unsynced.iter().try_for_each(|file| self.disk.sync(file));
+        let synced = before.and_then(|()| self.disk.sync(&self.file)).during("sync", &self.current_name());
         self.poison_on(synced)?;
+        self.unsynced.clear();
         self.synced_lsn = self.written_lsn;
         Ok(())
     }
 
-    /// Goes on in the next segment. What the current one holds is durable first.
+    /// Goes on in the next segment. What the current one holds is as durable as the setting says first.
     fn rotate(&mut self) -> Result<(), LogError> {
         self.commit()?;
         if matches!(self.next, Next::Missing) && !self.prepare_ahead()? {
@@ -351,7 +356,10 @@ impl<D: Disk + Clone> Writer<D> {
         let Next::Ready(prepared) = std::mem::replace(&mut self.next, Next::Missing) else {
             return Err(LogError::NoRoom);
         };
-        self.file = prepared.file;
+        let before = std::mem::replace(&mut self.file, prepared.file);
+        if self.synced_lsn < self.last_lsn {
+            self.unsynced.push(before);
+        }
         self.seed = prepared.seed;
         self.offset = super::SEGMENT_HEADER_BYTES;
         let first_lsn = self.last_lsn + 1;

@@ -115,15 +115,15 @@ impl State {
         consumed: TokenRef,
         expected: &[Expected],
         messages: impl ExactSizeIterator<Item = Message<'a>>,
-        may_splice: bool,
     ) -> Result<(), Refusal> {
         if messages.len() != expected.len() {
             return Err(Refusal::Mismatch);
         }
         let of = self.header(consumed);
+        let kind = self.tokens[consumed].kind;
         let largest = self.plan_of(self.tokens[consumed].saga).plan.token_bytes_max;
         for (message, expected) in messages.zip(expected) {
-            if !expected.is_met_by(message.header, &of) || message.header.has(Flags::SPLICE) != may_splice {
+            if !expected.is_met_by(message.header, &of) || !may_carry(kind, message.header) {
                 return Err(Refusal::Mismatch);
             }
             if message.header.length.get() as usize > largest {
@@ -131,6 +131,16 @@ impl State {
             }
         }
         Ok(())
+    }
+}
+
+/// Coordinators see no bodies; a service hands on what it computed; what an UNDO carries can be had either way.
+fn may_carry(consumed: Kind, published: &Header) -> bool {
+    let is_spliced = published.has(Flags::SPLICE);
+    match consumed {
+        Kind::Run => !is_spliced,
+        Kind::Undo => true,
+        _ => is_spliced,
     }
 }
 

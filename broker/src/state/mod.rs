@@ -21,7 +21,7 @@ use sagacore_core::wire::{Header, Key, Kind, SagaId};
 
 pub use abort::{Abort, encode_cause};
 pub use advance::Applied;
-pub use check::Expected;
+pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
 pub use plans::{Plans, Registered};
 pub use splice::skip;

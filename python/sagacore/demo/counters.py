@@ -5,6 +5,7 @@ from typing import Any
 
 from .result import CoordinatorFigures
 
+
 class Counters:
     """The sum over all boots of the broker and all coordinators that were ever there.
 
@@ -19,7 +20,7 @@ class Counters:
         """Take in an answer of the broker."""
         self._messages_by_boot[stats["boot_epoch"]] = stats["messages"]
         for figures in stats["coordinators"]:
-            self._coordinators[figures["instance"]] = figures
+            self._coordinators[figures["pid"]] = figures
 
     @property
     def messages(self) -> int | None:

@@ -31,8 +31,8 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 PATIENCE_S = 60.0
 """The client waits so long for a broker that is away: longer than any restart takes."""
-SETTLE_S = 0.3
-"""After the last outcome the processes go on for so long: an effect that comes too late shall be seen."""
+SETTLE_S = 0.8
+"""After the last outcome the processes go on for so long: what comes too late shall be seen, and counters arrive."""
 
 
 def run(options: DemoOptions) -> int:
@@ -78,7 +78,6 @@ async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Resul
     console.print(f"placing {options.orders:,} orders with four services, in {folder}", highlight=False, soft_wrap=True)
     with local_endpoint() as endpoint, Fleet(folder) as fleet:
         placing = await _place(orders, options, fleet, endpoint, console)
-        await asyncio.sleep(SETTLE_S)
     violations = await asyncio.to_thread(audit, folder, orders, placing.told)
     return Result(
         options=options,
@@ -109,9 +108,14 @@ async def _place(orders: list[Order], options: DemoOptions, fleet: Fleet, endpoi
     try:
         async with Client(endpoint, timeout=PATIENCE_S) as client:
             await ready(client, fleet)
+            if options.durability == "memory" and options.kill:
+                show.note("the broker is not killed: with durability memory it promises to keep nothing")
+                roles = [role for role in roles if "broker" not in role]
             kills = plan_kills(options.kill, options.orders, roles)
             placing = Placing(fleet=fleet, client=client, show=show, kills=kills)
             await placing.place(saga, orders, in_flight=options.in_flight)
+            await asyncio.sleep(SETTLE_S)
+            await placing.sample()
             return placing
     except SagacoreError as error:
         raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail("broker")) from error

@@ -64,7 +64,6 @@ class Placing:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        await self.sample()
 
     async def sample(self) -> None:
         """Read the counters of broker and coordinators, if the broker answers."""

@@ -7,8 +7,9 @@
 pub const STEPS_MAX: usize = 64;
 /// Edges that one slot tracks: the arrivals of a block are one `u64`.
 pub const EDGES_PER_BLOCK: usize = 64;
-/// Edges into joins, or into the end, of one plan: a bipartite graph of 32 + 32 steps has this many.
-pub const EDGES_MAX: usize = 1024;
+/// Edges into joins, or into the end, of one plan: 32 steps that each lead to 32 others, which lead to the end.
+/// Their numbers go beyond it, because a join lies in one block and blocks have gaps.
+pub const EDGES_MAX: usize = 1056;
 
 /// A name of a saga, a step or a service, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 100;
@@ -24,8 +25,8 @@ pub const RESULT_BYTES_DEFAULT: usize = 256;
 pub const SECTION_BYTES_MAX: usize = 16 * 1024;
 /// One message: header, body and MAC. The largest token of a plan must fit, or the plan is refused.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// One transaction: what it consumes and publishes.
-pub const TRANSACTION_BYTES_MAX: usize = 256 * 1024;
+/// One transaction: what it consumes and publishes, a fork to 63 steps with inputs of the default size among them.
+pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024;
 /// One frame: what a peer sends in one ZeroMQ message.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// A plan's definition.
@@ -101,8 +102,8 @@ const _: () = {
     assert!(STEPS_MAX == u64::BITS as usize, "a set of steps is one u64");
     assert!(EDGES_PER_BLOCK == u64::BITS as usize, "the arrivals of a block are one u64");
     assert!(
-        EDGES_MAX == (STEPS_MAX / 2) * (STEPS_MAX / 2),
-        "the most edges that a transitively reduced graph can have"
+        EDGES_MAX == (STEPS_MAX / 2) * (STEPS_MAX / 2 + 1),
+        "the most edges that a transitively reduced graph of all steps and the end can have"
     );
     assert!(SECTION_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX, "a section fits into a message");
     assert!(INPUT_BYTES_DEFAULT <= SECTION_BYTES_MAX && RESULT_BYTES_DEFAULT <= SECTION_BYTES_MAX);

@@ -82,6 +82,11 @@ const fn tick_of(expires_ms: u64) -> u64 {
     expires_ms / BUCKET_MS + 1
 }
 
+/// Whether a row in this state keeps an answer.
+const fn has_answer(state: RowState) -> bool {
+    matches!(state, RowState::Done | RowState::Rejected)
+}
+
 /// A bounded set of rows, each forgotten when it expires.
 #[derive(Debug)]
 pub struct MemoryRows {
@@ -149,7 +154,8 @@ impl MemoryRows {
         let bucket = &mut self.buckets[place.bucket as usize];
         let row = &mut bucket.rows[place.row as usize];
         let state = on_event(row.state, event);
-        if state != row.state && matches!(state, RowState::Done | RowState::Rejected) {
+        if state != row.state {
+            let answer = if has_answer(state) { answer } else { &[] };
             row.answer_at = bucket.answers.len() as u32;
             row.answer_length = answer.len() as u16;
             bucket.answers.extend_from_slice(answer);
@@ -196,7 +202,7 @@ impl MemoryRows {
     }
 
     fn insert(&mut self, key: &FenceKey, state: RowState, answer: &[u8], expires_ms: u64) -> Place {
-        let answer = if matches!(state, RowState::Done | RowState::Rejected) { answer } else { &[] };
+        let answer = if has_answer(state) { answer } else { &[] };
         let number = self.bucket_at(tick_of(expires_ms));
         let bucket = &mut self.buckets[number as usize];
         let place = Place { bucket: number, row: bucket.rows.len() as u32 };

@@ -171,7 +171,9 @@ impl Table {
     pub fn update(&mut self, at: Position, slot: Slot) {
         debug_assert!(self.slot(at).is(&slot.identity()));
         self.unpin(at);
-        self.sets[at.set()].mark(at.way(), slot.is_dirty());
+        let set = &mut self.sets[at.set()];
+        set.trust(at.way());
+        set.mark(at.way(), slot.is_dirty());
         let place = &mut self.slots[at.index()];
         let waits_for = std::mem::replace(place, slot).waits_for;
         place.waits_for = waits_for;
@@ -216,15 +218,28 @@ impl Table {
     /// The SPILLs up to this number are answered: their slots are dropped, unless they changed since.
     pub fn answered(&mut self, number: u64) {
         while let Some((spill, position)) = self.spills.pop(number) {
-            self.drop_spilled(spill, Position(position));
+            let at = Position(position);
+            if self.is_of(at, spill) {
+                self.remove(at);
+            }
         }
     }
 
-    /// The transaction of this number was refused. Says whether it was a SPILL. Its slot is dropped like that of an
-    /// accepted one, unless it changed since: the broker delivers again whatever of its arrivals is still pending.
+    /// The transaction of this number was refused. Says whether it was a SPILL. Its slot stays: more of its arrivals
+    /// are on their way, and dropping it now could go on for ever, with never all of them here at a time. But it may
+    /// as well stand for what is not pending any more. Then nothing comes, and the second refusal is the last. It is
+    /// safe to drop it in any case: the broker delivers again whatever of its arrivals is still pending.
     pub fn refused(&mut self, number: u64) -> bool {
         let Some(position) = self.spills.find(number) else { return false };
-        self.drop_spilled(number, Position(position));
+        let at = Position(position);
+        if self.is_of(at, number) {
+            if self.sets[at.set()].is_doubted(at.way()) {
+                self.remove(at);
+            } else {
+                self.unpin(at);
+                self.sets[at.set()].doubt(at.way());
+            }
+        }
         true
     }
 
@@ -248,10 +263,9 @@ impl Table {
         (hash as usize & (self.sets.len() - 1), Set::tag(hash))
     }
 
-    fn drop_spilled(&mut self, number: u64, at: Position) {
-        if self.is_pinned(at) && self.slot(at).waits_for == number {
-            self.remove(at);
-        }
+    /// Whether the slot here is pinned by the SPILL of this number.
+    fn is_of(&self, at: Position, number: u64) -> bool {
+        self.is_pinned(at) && self.slot(at).waits_for == number
     }
 
     fn unpin(&mut self, at: Position) {

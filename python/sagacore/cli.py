@@ -1,0 +1,296 @@
+"""The command line. Every command imports what it needs when it is called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from cyclopts import App, Parameter
+
+from sagacore.demo.options import DemoOptions
+from sagacore.errors import SagacoreError, UsageError
+
+ENDPOINT: Final = "ipc:///tmp/sagacore.sock"
+T = TypeVar("T")
+
+Endpoint = Annotated[str, Parameter(env_var="SAGACORE_ENDPOINT")]
+
+
+def _version() -> str:
+    from sagacore import _core
+
+    return _core.__version__
+
+
+app = App(name="sagacore", help="Sagas across services: without a workflow engine, without its database.", version=_version)
+log_app = App(name="log", help="Look at a broker's log while no broker holds it.")
+app.command(log_app)
+
+
+@app.command
+def demo(options: Annotated[DemoOptions, Parameter(name="*")] | None = None) -> int:
+    """Place orders in a shop of four services, each its own process, and check the books at the end."""
+    from sagacore.demo import run
+
+    return run(options or DemoOptions())
+
+
+@app.command
+def broker(
+    *,
+    endpoint: Endpoint = ENDPOINT,
+    data: Path | None = None,
+    durability: Literal["sync", "os", "memory"] = "sync",
+    segment_bytes: int = 256 << 20,
+    sync_interval_us: int = 1_000,
+    stuck_after_ms: int = 60_000,
+    outcomes_max: int = 1 << 20,
+    outcomes_ms: int = 600_000,
+) -> int:
+    """Run the broker: the one process that everything goes through, and whose log is the truth.
+
+    Parameters
+    ----------
+    endpoint
+        Where to listen: ipc:///path/to/socket or tcp://127.0.0.1:7700.
+    data
+        Folder of the log. Needed unless durability is "memory".
+    durability
+        When a transaction counts: synced to the disk, written to the system, or at once and gone with the process.
+    segment_bytes
+        Size of a segment of the log, in bytes.
+    sync_interval_us
+        Under load syncs begin at least so many microseconds apart; alone, at once.
+    stuck_after_ms
+        A compensation, or a step past the pivot, that is not done so long after the abort or the pivot is stuck.
+    outcomes_max
+        Ended sagas that are remembered at most.
+    outcomes_ms
+        How long they are remembered at most, in milliseconds.
+    """
+    from sagacore.processes.broker import BrokerOptions, run_broker
+
+    if data is None and durability != "memory":
+        raise UsageError("SAGA-E506", "no folder for the log", "give --data FOLDER, or --durability memory for a try")
+    return run_broker(
+        BrokerOptions(
+            endpoint=endpoint,
+            data=data,
+            durability=durability,
+            segment_bytes=segment_bytes,
+            sync_interval_us=sync_interval_us,
+            stuck_after_ms=stuck_after_ms,
+            outcomes_max=outcomes_max,
+            outcomes_ms=outcomes_ms,
+        )
+    )
+
+
+@app.command
+def coordinator(*, endpoint: Endpoint = ENDPOINT, slots: int = 65_536, credit: int = 8_192) -> int:
+    """Run a coordinator: a fixed table in memory and no truth. Several share the sagas; any may be killed.
+
+    Parameters
+    ----------
+    endpoint
+        Where the broker listens.
+    slots
+        Slots of 64 bytes in its table, rounded up to a power of two.
+    credit
+        Messages that it may hold unanswered.
+    """
+    from sagacore.processes.coordinator import CoordinatorOptions, run_coordinator
+
+    return run_coordinator(CoordinatorOptions(endpoint=endpoint, slots=slots, credit=credit))
+
+
+@app.command
+def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memory") -> int:
+    """Run one process of a service.
+
+    Parameters
+    ----------
+    target
+        The service, as module:object, for example shop.payments:payments.
+    endpoint
+        Where the broker listens.
+    fence
+        "memory" (lost with the process: for tests and benches) or "sqlite:PATH".
+    """
+    from sagacore.processes.service import load_service, run_service
+
+    return run_service(load_service(target), endpoint, fence)
+
+
+@app.command
+def status(key: str | None = None, /, *, id: str | None = None, endpoint: Endpoint = ENDPOINT) -> int:
+    """Say how far a saga is, by your key or by its id.
+
+    Parameters
+    ----------
+    key
+        The key that it was started under.
+    id
+        Its id, instead of the key.
+    endpoint
+        Where the broker listens.
+    """
+    found = _ask(endpoint, lambda client: client.status(key, id=id))
+    print(json.dumps({"state": found.state, "steps": found.steps, "saga_id": found.saga_id}))
+    return 0 if found.state != "unknown" else 1
+
+
+@app.command
+def cancel(key: str | None = None, /, *, id: str | None = None, reason: str = "", endpoint: Endpoint = ENDPOINT) -> int:
+    """Abort a saga that has not reached its pivot; its steps are compensated.
+
+    Parameters
+    ----------
+    key
+        The key that it was started under.
+    id
+        Its id, instead of the key.
+    reason
+        What its starter is told.
+    endpoint
+        Where the broker listens.
+    """
+    accepted = _ask(endpoint, lambda client: client.cancel(key, id=id, reason=reason))
+    print("cancelled" if accepted else "too late: it is deciding, compensating or ended")
+    return 0 if accepted else 1
+
+
+@app.command
+def stuck(*, endpoint: Endpoint = ENDPOINT) -> int:
+    """List the sagas that are stuck, one JSON object a line.
+
+    Parameters
+    ----------
+    endpoint
+        Where the broker listens.
+    """
+    for saga in _ask(endpoint, lambda client: client.stuck()):
+        print(json.dumps(saga))
+    return 0
+
+
+@app.command
+def resolve(
+    id: str,
+    step: int,
+    action: Literal["retry", "skip", "done"],
+    /,
+    *,
+    reason: str = "",
+    result: str = "",
+    endpoint: Endpoint = ENDPOINT,
+) -> int:
+    """Decide about a step that is stuck: retry now, skip its compensation, or say that it was done by hand.
+
+    Parameters
+    ----------
+    id
+        The saga's id.
+    step
+        The step's number in its saga, from 0.
+    action
+        retry, skip (a compensation) or done (a step past the pivot).
+    reason
+        Why; a skip is told with the outcome.
+    result
+        For done: the step's result, as JSON.
+    endpoint
+        Where the broker listens.
+    """
+    import msgspec
+
+    value = msgspec.msgpack.encode(msgspec.json.decode(result)) if result else b""
+    _ask(endpoint, lambda client: client.resolve(id, step, action, reason=reason, result=value))
+    print("resolved")
+    return 0
+
+
+@app.command
+def stats(*, endpoint: Endpoint = ENDPOINT) -> int:
+    """Print the broker's counters as JSON.
+
+    Parameters
+    ----------
+    endpoint
+        Where the broker listens.
+    """
+    print(json.dumps(_ask(endpoint, lambda client: client.stats()), indent=2))
+    return 0
+
+
+@app.command
+def graph(target: str, /) -> int:
+    """Draw a saga: how it goes forward, how it is undone, and what it costs in messages.
+
+    Parameters
+    ----------
+    target
+        The saga, as module:object, for example shop.saga:place_order.
+    """
+    from sagacore.processes.load import load
+    from sagacore.saga import Saga
+
+    saga = load(target, Saga)
+    print(saga.describe())
+    return 0
+
+
+@log_app.command
+def verify(data: Path, /) -> int:
+    """Read every frame of a log and say whether it is whole, torn at its end, or damaged.
+
+    Parameters
+    ----------
+    data
+        The broker's folder.
+    """
+    from sagacore import _core
+
+    report = json.loads(_core.log_verify(str(data)))
+    print(json.dumps(report, indent=2))
+    return 0 if report["verdict"] != "damaged" else 1
+
+
+@log_app.command
+def repair(data: Path, /) -> int:
+    """Cut a damaged log where the damage begins. What came after is kept aside in the folder, and lost to the broker.
+
+    Parameters
+    ----------
+    data
+        The broker's folder.
+    """
+    from sagacore import _core
+
+    print(_core.log_repair(str(data)))
+    return 0
+
+
+def _ask(endpoint: str, question: Callable[[Any], Any]) -> Any:
+    from sagacore.client import Client
+
+    async def ask() -> Any:
+        async with Client(endpoint, timeout=5.0) as client:
+            return await question(client)
+
+    return asyncio.run(ask())
+
+
+def main() -> None:
+    """Run the command that was asked for. Errors go to stderr with their code and hint; the exit status says which."""
+    try:
+        sys.exit(app())
+    except SagacoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,280 @@
+"""The client: starts sagas, follows them, and asks the broker about them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, overload
+
+from sagacore.answers import Event, Reader, data_of, refusal
+from sagacore.codes import Action, Kind, Refusal
+from sagacore.errors import OutcomeTimeout, SagacoreError, UsageError
+from sagacore.identity import key_bytes, saga_id_bytes, saga_id_text
+from sagacore.limits import STEPS_MAX
+from sagacore.many import Items, Many, Pump, Source, saga_named
+from sagacore.outcomes import Compensated, Completed, Ended, Status
+from sagacore.saga import Saga
+from sagacore.session import Following, Session, closed
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+TIMEOUT_S_DEFAULT: Final = 10.0
+
+Resolution: TypeAlias = Literal["retry", "skip", "done"]
+"""What to do with a step that is stuck: try again now, go on as if it were undone, or take it as done by hand."""
+_ACTIONS: Final[Mapping[Resolution, Action]] = {"retry": Action.RETRY, "skip": Action.SKIP, "done": Action.DONE}
+
+
+class Client:
+    """A connection to one broker: `async with Client("ipc:///run/sagacore.sock") as client:`.
+
+    `timeout` is in seconds: how long a call waits for a broker that does not answer, before it raises
+    BrokerUnavailable (SAGA-E301). An outage that is shorter goes unnoticed: what was sent is sent again, and what ended
+    meanwhile is told. Raises UsageError for an endpoint that cannot be one (SAGA-E505) when it is entered, and for a
+    call outside of the `with` (SAGA-E306).
+    """
+
+    def __init__(self, endpoint: str, timeout: float = TIMEOUT_S_DEFAULT) -> None:
+        if not timeout > 0:
+            raise UsageError("SAGA-E111", f"timeout is {timeout} s", "give the broker some time to answer")
+        self.endpoint: Final = endpoint
+        self.timeout: Final = timeout
+        self._session: Session | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._session is not None:
+            raise UsageError("SAGA-E306", "the client is open already", "make one Client for each `async with`")
+        session = Session(self.endpoint, self.timeout)
+        session.open()
+        self._session = session
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def start(self, saga: Saga[In, Out], input: In, *, key: str | None = None) -> Handle[In, Out]:
+        """Start a saga, and return once it is sure to run whatever happens to this process.
+
+        `key` names the business event, in 1 to 200 bytes of UTF-8: the same key with the same input is the same saga,
+        started once however often this is called while the broker remembers it. Without a key one is drawn.
+
+        Raises StartRefused while the broker is full (SAGA-E302, after retries until the timeout) or if it refuses the
+        plan (SAGA-E308), KeyConflict for a key used with another saga or input, PayloadError for a wrong input, and
+        BrokerUnavailable if there is no answer in time: then the saga may have begun; starting it again is safe.
+        """
+        session = self._open()
+        name = secrets.token_hex(16) if key is None else key
+        wire_key, data = key_bytes(name), saga.encode_input(input)
+        plan = session.core.define(saga.definition)
+        following = await session.begin(plan, wire_key, data, saga_named(name))
+        return Handle(session, following, Reader(saga), name)
+
+    async def start_many(
+        self,
+        saga: Saga[In, Out],
+        inputs: Iterable[In] | AsyncIterable[In],
+        *,
+        in_flight: int = 5_000,
+        key: Callable[[In], str] | None = None,
+        on_error: Callable[[str, SagacoreError], object] | None = None,
+    ) -> AsyncGenerator[Ended[Out], None]:
+        """Start a saga for each input, at most `in_flight` at a time, and give each one's outcome as it ends.
+
+        The order is that of ending. `key` gives an input's key; without it keys are drawn. Inputs are read as there is
+        room for them: an ordinary iterable in the loop, so it must not block.
+
+        A saga that cannot be started or followed (PayloadError, KeyConflict, StartRefused, UnknownSaga) is given to
+        `on_error` with its key; without `on_error` the error is raised, which ends the iteration. BrokerUnavailable
+        does so too. Sagas in flight then go on unseen: the same keys and inputs once more find them again.
+        """
+        session = self._open()
+        many = Many(session, saga, in_flight=in_flight, key=key, on_error=on_error)
+        source: Source[In] = Pump(inputs, many.wake) if isinstance(inputs, AsyncIterable) else Items(inputs)
+        try:
+            while True:
+                batch = source.take(many.room)
+                if not batch and source.is_exhausted and many.is_idle:
+                    return
+                for ended in await many.exchange(batch, ready=source.is_ready):
+                    yield ended
+        finally:
+            many.close()
+            await source.close()
+
+    @overload
+    def attach(self, key: str | None = ..., *, id: str | None = ..., saga: Saga[In, Out]) -> Handle[In, Out]: ...
+    @overload
+    def attach(self, key: str | None = ..., *, id: str | None = ..., saga: None = ...) -> Handle[Any, Any]: ...
+    def attach(
+        self, key: str | None = None, *, id: str | None = None, saga: Saga[Any, Any] | None = None
+    ) -> Handle[Any, Any]:
+        """Follow a saga that was started elsewhere or earlier, by its key or by its id.
+
+        With its `saga` results have their type and steps their names; without, results are plain values. That the
+        broker does not know it shows when it is asked: `outcome` raises UnknownSaga (SAGA-E305).
+        Raises UsageError (SAGA-E307) for what cannot be a key or an id.
+        """
+        session = self._open()
+        subject = _Subject.of(key, id)
+        following = Following(session, subject.name)
+        following.attach(subject.saga, subject.key)
+        return Handle(session, following, Reader(saga), key, subject)
+
+    async def status(
+        self, key: str | None = None, *, id: str | None = None, saga: Saga[Any, Any] | None = None
+    ) -> Status:
+        """How far a saga is, by its key or its id. With its `saga` the running steps have their names.
+
+        Raises BrokerUnavailable (SAGA-E301), UsageError (SAGA-E307) for what cannot be a key or an id.
+        """
+        return await _status(self._open(), _Subject.of(key, id), Reader(saga))
+
+    async def cancel(self, key: str | None = None, *, id: str | None = None, reason: str = "") -> bool:
+        """Abort a saga, by its key or its id: its steps are compensated. See `Handle.cancel`."""
+        return await _cancel(self._open(), _Subject.of(key, id), reason)
+
+    async def stats(self) -> dict[str, Any]:
+        """What the broker counts. Raises BrokerUnavailable (SAGA-E301)."""
+        session = self._open()
+        found: dict[str, Any] = data_of(_accepted(await session.ask(session.core.stats), "its counters"))
+        return found
+
+    async def stuck(self) -> list[dict[str, Any]]:
+        """The sagas that wait for an operator. Raises BrokerUnavailable (SAGA-E301)."""
+        session = self._open()
+        found: list[dict[str, Any]] = data_of(_accepted(await session.ask(session.core.stuck), "the stuck sagas"))
+        return found
+
+    async def resolve(self, id: str, step: int, action: Resolution, *, reason: str = "", result: bytes = b"") -> None:
+        """Decide about a step that is stuck, by its saga's id and its number.
+
+        `result` is the MessagePack of what a step gave that was done by hand. Raises UnknownSaga (SAGA-E305),
+        UsageError (SAGA-E307), ProtocolError where the step is not stuck, and BrokerUnavailable (SAGA-E301).
+        """
+        session, saga = self._open(), saga_id_bytes(id)
+        if action not in _ACTIONS or not 0 <= step < STEPS_MAX:
+            raise UsageError(
+                "SAGA-E111", f"step {step} cannot be resolved by {action!r}", f"actions are {', '.join(_ACTIONS)}"
+            )
+        code = int(_ACTIONS[action])
+        answer = await session.ask(lambda at: session.core.resolve(at, saga, step, code, reason, result))
+        _accepted(answer, f"step {step} of the saga {id}")
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise closed()
+        return self._session
+
+
+class Handle(Generic[In, Out]):
+    """One saga that was started or attached."""
+
+    def __init__(
+        self,
+        session: Session,
+        following: Following,
+        reader: Reader[Out],
+        key: str | None,
+        subject: _Subject | None = None,
+    ) -> None:
+        self._session = session
+        self._following = following
+        self._reader = reader
+        self._subject = subject
+        self._outcome: Completed[Out] | Compensated | None = None
+        self.key: Final = key
+        """The user's key; None where it was attached by its id."""
+
+    @property
+    def id(self) -> str:
+        """The broker's id of the saga; empty until the broker has answered, where it was attached by its key."""
+        if self._subject is not None and self._subject.saga is not None:
+            return saga_id_text(self._subject.saga)
+        return saga_id_text(self._following.id) if self._following.id else ""
+
+    async def outcome(self, timeout: float | None = None) -> Completed[Out] | Compensated:
+        """Wait until the saga has ended, or for `timeout` seconds. May be called again, and by several at once.
+
+        Raises OutcomeTimeout (SAGA-E304) if it has not ended in time, UnknownSaga (SAGA-E305), PayloadError (SAGA-E203)
+        for a result that is not of its type, and BrokerUnavailable (SAGA-E301) if the broker is silent for longer than
+        the client's timeout.
+        """
+        if self._outcome is None:
+            try:
+                async with asyncio.timeout(timeout):
+                    _, _, code, _, _, body = await self._following.result()
+            except TimeoutError:
+                raise OutcomeTimeout(
+                    "SAGA-E304",
+                    f"{self._following.what} has not ended within {timeout:g} s",
+                    "it goes on: wait again, look at status(), or cancel() it",
+                ) from None
+            self._outcome = self._reader.outcome(code, body)
+        return self._outcome
+
+    async def status(self) -> Status:
+        """How far the saga is now. Raises BrokerUnavailable (SAGA-E301)."""
+        return await _status(self._session, self._named(), self._reader)
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Abort the saga: its steps are compensated, with this reason. False where that is too late.
+
+        It is too late once the pivot has been asked for, and where the saga is compensated already or has ended. True
+        says that it will end as compensated; wait for `outcome` to know that it has.
+        Raises UnknownSaga (SAGA-E305) and BrokerUnavailable (SAGA-E301).
+        """
+        return await _cancel(self._session, self._named(), reason)
+
+    def _named(self) -> _Subject:
+        if self._following.id:
+            return _Subject(self._following.id, None, self._following.what)
+        return self._subject or _Subject(None, key_bytes(self.key or ""), self._following.what)
+
+    def __repr__(self) -> str:
+        return f"Handle(key={self.key!r}, id={self.id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A saga as the core wants it named: by id or by key; and as errors name it."""
+
+    saga: bytes | None
+    key: bytes | None
+    name: str
+
+    @classmethod
+    def of(cls, key: str | None, saga_id: str | None) -> _Subject:
+        if (key is None) == (saga_id is None):
+            raise UsageError("SAGA-E307", "a saga is named by its key or by its id", "give one of the two")
+        if saga_id is not None:
+            return cls(saga_id_bytes(saga_id), None, f"the saga {saga_id}")
+        return cls(None, key_bytes(key or ""), saga_named(key or ""))
+
+
+async def _status(session: Session, subject: _Subject, reader: Reader[Any]) -> Status:
+    answer = await session.ask(lambda at: session.core.status(at, saga=subject.saga, key=subject.key))
+    if answer[1] == Kind.REFUSED and answer[2] != Refusal.UNKNOWN:
+        raise refusal(answer, subject.name)
+    return reader.status(answer)
+
+
+async def _cancel(session: Session, subject: _Subject, reason: str) -> bool:
+    answer = await session.ask(lambda at: session.core.cancel(at, saga=subject.saga, key=subject.key, reason=reason))
+    if answer[1] == Kind.REFUSED and answer[2] == Refusal.TOO_LATE:
+        return False
+    _accepted(answer, subject.name)
+    return True
+
+
+def _accepted(answer: Event, what: str) -> Event:
+    if answer[1] == Kind.REFUSED:
+        raise refusal(answer, what)
+    return answer

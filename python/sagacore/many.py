@@ -1,0 +1,298 @@
+"""Many sagas of one kind: started in batches, so many at a time, and handed out as they end.
+
+There is no task and no future for each saga. Inputs are encoded and started a chunk at a time, in one call of the
+core; a frame with hundreds of outcomes wakes the reader once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable
+from itertools import islice
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+
+from sagacore.answers import Event, Reader
+from sagacore.codes import Kind, StatusCode
+from sagacore.errors import SagacoreError, UsageError
+from sagacore.identity import key_bytes
+from sagacore.outcomes import Ended
+from sagacore.saga import Saga
+from sagacore.session import PAUSE_FIRST_S, PAUSE_LAST_S, Session
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+T = TypeVar("T")
+
+OnError: TypeAlias = Callable[[str, SagacoreError], object]
+"""What is called with the key of a saga that could not be started or followed, and the reason."""
+
+CHUNK: Final = 256
+"""Sagas that are started, or handed out, in one go: between two of these everybody else has a turn."""
+_RESULT: Final = int(Kind.RESULT)
+
+
+class Many(Generic[In, Out]):
+    """One call of `start_many`. Used by turns: give it inputs, get what has ended."""
+
+    def __init__(
+        self,
+        session: Session,
+        saga: Saga[In, Out],
+        *,
+        in_flight: int,
+        key: Callable[[In], str] | None,
+        on_error: OnError | None,
+    ) -> None:
+        if in_flight < 1:
+            raise UsageError("SAGA-E111", f"in_flight is {in_flight}", "let at least one saga run at a time")
+        self._session = session
+        self._encode = saga.encode_input
+        self._read = Reader(saga).outcome
+        self._plan = session.core.define(saga.definition)
+        self._in_flight = in_flight
+        self._key_of = key or _RandomKeys()
+        self._on_error = on_error
+        self._first = session.stream(self._hear)
+        self._next = self._first
+        self._running: dict[int, tuple[str, float, In]] = {}
+        self._refused: list[tuple[str, float, In]] = []
+        """Those that the broker was too full for. They are started again after a pause."""
+        self._pause_s = PAUSE_FIRST_S
+        self._full_since_s: float | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._ended: deque[Ended[Out]] = deque()
+        self._failed: deque[tuple[str, SagacoreError]] = deque()
+        self._waiting: asyncio.Future[Any] | None = None
+
+    @property
+    def room(self) -> int:
+        """How many inputs it takes now."""
+        if self._refused or self._session.core.is_full:
+            return 0
+        return max(0, min(self._in_flight - len(self._running), CHUNK))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is left to hand out."""
+        return not (self._running or self._refused or self._ended or self._failed)
+
+    async def exchange(self, inputs: Iterable[In], *, ready: bool) -> list[Ended[Out]]:
+        """Start these, no more than there is room for, and give what has ended, a chunk at most.
+
+        With nothing to give it waits: for an end, for room, or to be woken; not if it has room and inputs are `ready`.
+        Raises the reason why a saga could not be started or followed, unless there is an `on_error`; and
+        BrokerUnavailable if the broker is silent for too long.
+        """
+        self._start(inputs)
+        if not self._ended and not self._failed:
+            if ready and self.room:
+                await asyncio.sleep(0)  # what was started is sent, and what came is read
+            else:
+                await self._news()
+        while self._failed:
+            name, error = self._failed.popleft()
+            if self._on_error is None:
+                error.add_note(f"the saga's key is {name!r}")
+                raise error
+            self._on_error(name, error)
+        ended = self._ended
+        return [ended.popleft() for _ in range(min(CHUNK, len(ended)))]
+
+    def wake(self) -> None:
+        """Something has changed for whoever waits in `exchange`."""
+        waiting = self._waiting
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def close(self) -> None:
+        """Nobody wants to know any more. What runs goes on."""
+        if self._again is not None:
+            self._again.cancel()
+        self._session.end_stream(self._first, list(self._running))
+        self._running.clear()
+
+    async def _news(self) -> None:
+        self._waiting = self._session.waiter()
+        if self._session.core.is_full:
+            self._session.when_room(self._waiting)
+        await self._waiting
+
+    def _start(self, inputs: Iterable[In]) -> None:
+        encode, key_of, started_s = self._encode, self._key_of, self._session.now_s()
+        keys: list[bytes] = []
+        data: list[bytes] = []
+        entries: list[tuple[str, float, In]] = []
+        for value in inputs:
+            name = key_of(value)
+            try:
+                key = key_bytes(name)
+                data.append(encode(value))
+            except SagacoreError as error:
+                self._failed.append((name, error))
+                continue
+            keys.append(key)
+            entries.append((name, started_s, value))
+        self._send(keys, data, entries)
+
+    def _send(self, keys: list[bytes], data: list[bytes], entries: list[tuple[str, float, In]]) -> None:
+        if keys:
+            first, self._next = self._next, self._next + len(keys)
+            self._running.update(zip(range(first, self._next), entries, strict=True))
+            self._session.core.start(self._plan, keys, data, first, True)  # noqa: FBT003 - quiet
+            self._session.flush_soon()
+
+    def _start_again(self) -> None:
+        self._again = None
+        entries, self._refused = self._refused, []
+        self._send([key_bytes(name) for name, _, _ in entries], [self._encode(value) for *_, value in entries], entries)
+        self.wake()
+
+    def _hear(self, event: Event) -> None:
+        correlation, kind, code, _, _, body = event
+        if kind != _RESULT:
+            self._hear_other(event)
+            return
+        entry = self._running.pop(correlation, None)
+        if entry is None:
+            return
+        name, started_s, _ = entry
+        try:
+            outcome = self._read(code, body)
+        except SagacoreError as error:
+            self._failed.append((name, error))
+        else:
+            self._full_since_s = None
+            self._ended.append(Ended(name, outcome, (self._session.now_s() - started_s) * 1000.0))
+        self.wake()
+
+    def _hear_other(self, event: Event) -> None:
+        correlation, kind, code, _, _, _ = event
+        if kind == Kind.STATUS and code != StatusCode.UNKNOWN:
+            return
+        entry = self._running.pop(correlation, None)
+        if entry is None:
+            return
+        if self._session.may_retry(event, self._plan) and self._is_patient():
+            self._refused.append(entry)
+            if self._again is None:
+                self._again = self._session.call_later(self._pause_s, self._start_again)
+                self._pause_s = min(2 * self._pause_s, PAUSE_LAST_S)
+            return
+        name = entry[0]
+        self._failed.append((name, self._session.refusal(event, self._plan, saga_named(name))))
+        self.wake()
+
+    def _is_patient(self) -> bool:
+        """Whether the broker has not been full for too long. Any saga that ends begins the wait anew."""
+        now_s = self._session.now_s()
+        if self._full_since_s is None:
+            self._full_since_s = now_s
+            self._pause_s = PAUSE_FIRST_S
+        return now_s - self._full_since_s < self._session.timeout_s
+
+
+def saga_named(key: str) -> str:
+    """A saga as errors name it."""
+    return f"the saga with the key {key!r}"
+
+
+class _RandomKeys:
+    """A key for each input that the user gave none for."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(12)
+        self._count = 0
+
+    def __call__(self, _input: object) -> str:
+        self._count += 1
+        return f"{self._prefix}-{self._count}"
+
+
+class Source(Protocol[T]):
+    """Where inputs come from."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next one is there without waiting."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there are no more."""
+
+    def take(self, count: int) -> list[T]:
+        """So many at most, those that are there; none for a count of 0. Raises what the user's iterable raised."""
+
+    async def close(self) -> None:
+        """Read no further."""
+
+
+class Items(Generic[In]):
+    """The inputs of an ordinary iterable, which is read in the loop."""
+
+    def __init__(self, inputs: Iterable[In]) -> None:
+        self.is_exhausted = False
+        self._iterator = iter(inputs)
+
+    @property
+    def is_ready(self) -> bool:
+        """See `Source`."""
+        return not self.is_exhausted
+
+    def take(self, count: int) -> list[In]:
+        """See `Source`."""
+        taken = list(islice(self._iterator, count))
+        self.is_exhausted = self.is_exhausted or len(taken) < count
+        return taken
+
+    async def close(self) -> None:
+        """See `Source`."""
+
+
+class Pump(Generic[In]):
+    """The inputs of an asynchronous iterable: a task reads ahead, a chunk at most, and wakes who waits for them."""
+
+    def __init__(self, inputs: AsyncIterable[In], wake: Callable[[], None]) -> None:
+        self.is_exhausted = False
+        self._inputs = inputs
+        self._wake = wake
+        self._buffer: deque[In] = deque()
+        self._has_space = asyncio.Event()
+        self._has_ended = False
+        self._error: Exception | None = None
+        self._task = asyncio.create_task(self._read())
+
+    @property
+    def is_ready(self) -> bool:
+        """See `Source`."""
+        return bool(self._buffer)
+
+    def take(self, count: int) -> list[In]:
+        """See `Source`."""
+        taken = [self._buffer.popleft() for _ in range(min(count, len(self._buffer)))]
+        self._has_space.set()
+        if self._has_ended and not self._buffer:
+            self.is_exhausted = True
+            if self._error is not None:
+                raise self._error
+        return taken
+
+    async def close(self) -> None:
+        """See `Source`."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            async for value in self._inputs:
+                self._buffer.append(value)
+                self._wake()
+                while len(self._buffer) >= CHUNK:
+                    self._has_space.clear()
+                    await self._has_space.wait()
+        except Exception as error:  # noqa: BLE001 - the user's iterable may raise anything: who reads it gets it
+            self._error = error
+        finally:
+            self._has_ended = True
+            self._wake()

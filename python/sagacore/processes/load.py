@@ -1,0 +1,43 @@
+"""Finding the object that a process should run: `module:object`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from sagacore.errors import UsageError
+
+T = TypeVar("T")
+
+
+def load(target: str, kind: type[T]) -> T:
+    """The object of this kind that `module:object` names; modules are looked for in the current folder too.
+
+    Raises UsageError (SAGA-E503) where there is none.
+    """
+    module_name, colon, name = target.partition(":")
+    if not colon or not module_name or not name:
+        raise _not_there(target, kind, "it is not of the form module:object")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise _not_there(target, kind, f"there is no module {module_name!r}") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, kind):
+        raise _not_there(target, kind, f"the module has no {kind.__name__} named {name!r}")
+    return found
+
+
+def _not_there(target: str, kind: type[object], why: str) -> UsageError:
+    return UsageError(
+        "SAGA-E503",
+        f"cannot load {target!r}: {why}",
+        f"name a {kind.__name__} as module:object, from the folder that the module is in",
+    )
