@@ -86,6 +86,17 @@ proptest! {
     }
 
     #[test]
+    fn written_only_loses_no_more_than_its_end(seed: u64, lives in proptest::collection::vec(life(), 1..5)) {
+        let mut settings = config(SEGMENT_BYTES);
+        settings.durability = Durability::Os;
+        let mut model = Model::new(settings, seed);
+        for life in &lives {
+            live(&mut model, life);
+        }
+        model.start().unwrap();
+    }
+
+    #[test]
     fn written_only_survives_killed_processes(seed: u64, lives in proptest::collection::vec(life(), 1..5)) {
         let mut settings = config(SEGMENT_BYTES);
         settings.durability = Durability::Os;

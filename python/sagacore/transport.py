@@ -68,7 +68,11 @@ class Link:
     def open(self) -> None:
         """Connect, and begin to deliver. Raises UsageError (SAGA-E505) for an endpoint that cannot be one."""
         self._loop = asyncio.get_running_loop()
-        self._connect()
+        try:
+            self._connect()
+        except UsageError:
+            self._context.term()
+            raise
         self._tick()
 
     def flush(self) -> None:

@@ -82,7 +82,7 @@ def transaction(shop: Path, step: Step[Any, Any]) -> Iterator[sqlite3.Connection
 
 
 def context(step: Step[Any, Any], db: sqlite3.Connection | None) -> Context:
-    return Context(bytes(16), step.name, f"key-of-{step.name}".encode(), external=db is None, db=db)
+    return Context(bytes(16), step.name, f"key-of-{step.name}", external=db is None, db=db)
 
 
 def place(shop: Path, order: Order = ORDER) -> tuple[Created, Charged, Reserved]:

@@ -4,6 +4,10 @@ use sagacore_core::limits::SLICES;
 
 use crate::state::SessionRef;
 
+/// The odd number nearest to 2^64 over the golden ratio: multiples of it are spread evenly (Knuth, TAOCP 6.4).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SLICE_SHIFT: u32 = u64::BITS - SLICES.trailing_zeros();
+
 /// Which coordinator has which slice.
 pub struct Slices {
     owners: Vec<Option<SessionRef>>,
@@ -17,9 +21,9 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// The owner of a saga. Sequences are dense, so slices are even.
+    /// The owner of a saga. Neighbours in age are spread, so that a burst is not one coordinator's alone.
     pub fn owner(&self, sequence: u64) -> Option<SessionRef> {
-        self.owners[sequence as usize % SLICES]
+        self.owners[(sequence.wrapping_mul(SPREAD) >> SLICE_SHIFT) as usize]
     }
 
     pub fn coordinators(&self) -> &[SessionRef] {

@@ -111,13 +111,15 @@ pub(super) struct Walk {
     pub end: Position,
     /// Why none does.
     pub fault: Fault,
+    /// Why none does at the start of the segment after, if there is one.
+    pub next_fault: Option<Fault>,
 }
 
 impl Walk {
     /// Nothing read yet of a log that begins with this segment.
     pub fn from(oldest: u64) -> Self {
         let end = Position { segment: oldest, offset: FRAMES_AT };
-        Self { chain: Chain::default(), segments: Vec::new(), end, fault: Fault::Empty }
+        Self { chain: Chain::default(), segments: Vec::new(), end, fault: Fault::Empty, next_fault: None }
     }
 
     /// Reads the log in order until no frame continues it. A segment is over when its next frame stands in the next
@@ -175,6 +177,8 @@ impl Walk {
         if has_frames || !before.has_frames {
             self.end = Position { segment: number, offset };
             self.fault = fault;
+        } else {
+            self.next_fault = Some(fault);
         }
         Ok(has_frames)
     }
@@ -189,16 +193,34 @@ impl Walk {
         }
     }
 
+    /// Whether the segment after the end begins with a broken frame of its own. Stale bytes have another tag.
+    fn is_next_torn(&self) -> bool {
+        matches!(self.next_fault, Some(Fault::Checksum | Fault::Length))
+    }
+
+    /// Where the next frame stood, as well as can be told, and what is wrong there.
+    fn place(&self, beyond: &Beyond) -> (Position, Fault) {
+        let nothing_here = matches!(self.fault, Fault::Empty | Fault::Tag | Fault::End)
+            && beyond.first_segment.is_some_and(|first| first > self.end.segment);
+        match self.next_fault {
+            Some(fault) if fault != Fault::Chain && (nothing_here || self.is_next_torn()) => {
+                (Position { segment: self.end.segment + 1, offset: FRAMES_AT }, fault)
+            }
+            _ => (self.end, self.fault),
+        }
+    }
+
+    /// What is cut if the log ends here.
+    pub fn describe_cut(&self, beyond: &Beyond) -> Cut {
+        let (Position { segment, offset }, fault) = self.place(beyond);
+        Cut { file: segment_name(segment), offset, lsn: self.chain.last_lsn + 1, fault, frames: beyond.frames }
+    }
+
     /// Whether what follows the end is damage, and not a tail that was never durable.
     pub fn refuse_damage(&self, numbers: &[u64], beyond: &Beyond) -> Result<(), LogError> {
         if let Some(later_lsn) = beyond.evidence {
-            return Err(LogError::Damaged {
-                file: segment_name(self.end.segment),
-                offset: self.end.offset,
-                lsn: self.chain.last_lsn + 1,
-                fault: self.fault,
-                later_lsn,
-            });
+            let Cut { file, offset, lsn, fault, .. } = self.describe_cut(beyond);
+            return Err(LogError::Damaged { file, offset, lsn, fault, later_lsn });
         }
         let oldest = self.chain.oldest_segment.max(FIRST_SEGMENT);
         if !self.chain.has_frames && numbers[0] != FIRST_SEGMENT {
@@ -210,18 +232,12 @@ impl Walk {
         Ok(())
     }
 
-    /// Overwrites the tail with zeros, so that nothing of it is ever read again.
+    /// Overwrites the tail with zeros, so that nothing of it is ever read again. `None` if there was nothing.
     pub fn cut<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
         let mut reader = Reader::open(disk, self.end.segment, false)?;
         let zeroed = reader.zero_from(self.end.offset)?;
-        let cut = Cut {
-            file: segment_name(self.end.segment),
-            offset: self.end.offset,
-            lsn: self.chain.last_lsn + 1,
-            fault: self.fault,
-            frames: beyond.frames,
-        };
-        Ok((zeroed > 0 || beyond.frames > 0).then_some(cut))
+        let is_cut = zeroed > 0 || beyond.frames > 0 || self.is_next_torn();
+        Ok(is_cut.then(|| self.describe_cut(beyond)))
     }
 }
 
@@ -248,7 +264,8 @@ pub(super) struct Beyond {
     pub frames: usize,
     /// The LSN of one that says that what is missing was durable.
     pub evidence: Option<u64>,
-    /// The last segment that has such frames.
+    /// The first and the last segment that have such frames.
+    pub first_segment: Option<u64>,
     pub last_segment: Option<u64>,
 }
 
@@ -269,6 +286,7 @@ pub(super) fn look_beyond<D: Disk>(
             let Ok(frame) = reader.frame(found)? else { break };
             sink(&frame);
             beyond.frames += 1;
+            beyond.first_segment.get_or_insert(number);
             beyond.last_segment = Some(number);
             if frame.header.durable_lsn.get() > walk.chain.last_lsn && beyond.evidence.is_none() {
                 beyond.evidence = Some(frame.header.lsn.get());
@@ -288,7 +306,7 @@ fn drop_later_segments<D: Disk>(
     beyond: &Beyond,
 ) -> Result<bool, LogError> {
     let next = walk.end.segment + 1;
-    let is_empty = beyond.last_segment.is_none_or(|last| last < next);
+    let is_empty = beyond.last_segment.is_none_or(|last| last < next) && !walk.is_next_torn();
     let has_next = numbers.contains(&next) && is_empty && {
         let reader = Reader::open(disk, next, false)?;
         reader.bytes() == config.segment_bytes

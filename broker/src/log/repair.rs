@@ -55,15 +55,8 @@ pub fn repair<D: Disk>(
         disk.rename(&name, &broken_name(&name)).during("rename", &name)?;
         disk.sync_directory().during("sync the directory of", &name)?;
     }
-    let cut = walk.cut(disk, &no_evidence)?;
-    let whole = Cut {
-        file: end,
-        offset: walk.end.offset,
-        lsn: walk.chain.last_lsn + 1,
-        fault: walk.fault,
-        frames: no_evidence.frames,
-    };
-    Ok(cut.or(Some(whole)))
+    walk.cut(disk, &no_evidence)?;
+    Ok(Some(walk.describe_cut(&no_evidence)))
 }
 
 /// The numbers of the segments up to the first gap.

@@ -23,6 +23,8 @@ pub struct Writer<D: Disk> {
     /// Oldest first; the last one is written.
     segments: VecDeque<SegmentInfo>,
     file: D::File,
+    /// The file was written and not yet synced. A MARK counts too: the chain goes through it.
+    is_unsynced: bool,
     /// Files of earlier segments that were written and not yet synced: none in `Durability::Sync`.
     unsynced: Vec<D::File>,
     seed: u32,
@@ -77,6 +79,7 @@ impl<D: Disk + Clone> Writer<D> {
             boot_epoch: recovered.boot_epoch,
             segments: recovered.segments.iter().copied().collect(),
             file,
+            is_unsynced: false,
             unsynced: Vec::new(),
             seed: header.seed(),
             offset: end.offset.next_multiple_of(SECTOR_BYTES),
@@ -326,6 +329,7 @@ impl<D: Disk + Clone> Writer<D> {
             return Ok(());
         }
         let written = self.disk.write(&self.file, self.offset, &self.buffer).during("write", &self.current_name());
+        self.is_unsynced = true;
         self.poison_on(written)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
@@ -343,6 +347,7 @@ impl<D: Disk + Clone> Writer<D> {
         let synced = before.and_then(|()| self.disk.sync(&self.file)).during("sync", &self.current_name());
         self.poison_on(synced)?;
         self.unsynced.clear();
+        self.is_unsynced = false;
         self.synced_lsn = self.written_lsn;
         Ok(())
     }
@@ -357,7 +362,7 @@ impl<D: Disk + Clone> Writer<D> {
             return Err(LogError::NoRoom);
         };
         let before = std::mem::replace(&mut self.file, prepared.file);
-        if self.synced_lsn < self.last_lsn {
+        if std::mem::take(&mut self.is_unsynced) {
             self.unsynced.push(before);
         }
         self.seed = prepared.seed;

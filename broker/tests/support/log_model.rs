@@ -63,7 +63,8 @@ pub struct Model {
     durable_lsn: u64,
     /// All from this on must be there.
     needed_from: u64,
-    is_sealed: bool,
+    /// Whether the last stop was clean, if that is certain.
+    was_clean: Option<bool>,
     time_ms: u64,
     random: Random,
 }
@@ -77,7 +78,7 @@ impl Model {
             frames: BTreeMap::new(),
             durable_lsn: 0,
             needed_from: 1,
-            is_sealed: false,
+            was_clean: None,
             time_ms: 1_000,
             random: Random(seed),
         }
@@ -105,9 +106,10 @@ impl Model {
             recovered.next_lsn,
             Kept { kind: FrameType::Boot, lsn: recovered.next_lsn, time_ms: self.time_ms, payload },
         );
-        self.is_sealed = false;
+        self.was_clean = None;
         let writer = Writer::start(self.disk.clone(), self.config, &recovered, self.time_ms)?;
         self.durable_lsn = writer.durable_lsn();
+        self.was_clean = Some(false);
         self.writer = Some(writer);
         Ok(())
     }
@@ -125,10 +127,8 @@ impl Model {
             assert_eq!(*frame, expected);
         }
         assert_eq!(first + kept.len() as u64, recovered.next_lsn);
-        if self.is_sealed {
-            assert!(!recovered.unclean, "a clean stop is seen as one");
-        } else if self.durable_lsn > 0 {
-            assert!(recovered.unclean, "an unclean stop is seen as one");
+        if let Some(was_clean) = self.was_clean {
+            assert_eq!(recovered.unclean, !was_clean, "a stop is seen as what it was");
         }
     }
 
@@ -171,13 +171,17 @@ impl Model {
         self.frames.insert(lsn, Kept { kind: FrameType::Seal, lsn, time_ms: self.time_ms, payload: Vec::new() });
         let sealed = writer.seal(self.time_ms);
         self.durable_lsn = self.durable_lsn.max(writer.durable_lsn());
-        self.is_sealed = sealed.is_ok();
+        self.was_clean = sealed.is_ok().then_some(true);
         sealed
     }
 
     /// The power is cut.
     pub fn crash(&mut self, seed: u64) {
         self.writer = None;
+        if self.config.durability == Durability::Os {
+            // Then nothing was promised to survive this, only that what is left is the log's beginning.
+            self.durable_lsn = 0;
+        }
         self.disk = self.disk.crash(&mut Random(seed));
     }
 

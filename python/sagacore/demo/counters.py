@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from .result import CoordinatorFigures
 
 
@@ -19,7 +21,8 @@ class Counters:
     def observe(self, stats: Mapping[str, Any]) -> None:
         """Take in an answer of the broker."""
         self._messages_by_boot[stats["boot_epoch"]] = stats["messages"]
-        for figures in stats["coordinators"]:
+        for said in stats["coordinators"]:
+            figures = msgspec.msgpack.decode(said) if isinstance(said, bytes) else said
             self._coordinators[figures["pid"]] = figures
 
     @property

@@ -32,6 +32,7 @@ struct Scenario {
     sagas: usize,
     coordinators: usize,
     credit: u64,
+    brings_ready: bool,
     faults: Faults,
     seed: u64,
 }
@@ -78,6 +79,7 @@ impl World {
             spilled: 0,
             given_back: 0,
         };
+        world.broker.brings_ready = scenario.brings_ready;
         for _ in 0..scenario.coordinators {
             let coordinator = world.fresh();
             world.coordinators.push(coordinator);
@@ -127,14 +129,17 @@ impl World {
 
     /// No more faults, and no lease lapses: whatever was lost is missed now.
     fn calm(&mut self) {
-        for _ in 0..20_000 {
+        for _ in 0..2_000 {
             if self.broker.sagas.iter().all(|saga| saga.outcome.is_some()) {
                 return;
             }
-            self.serve();
+            for _ in 0..50 {
+                self.serve();
+            }
             for coordinator in 0..self.coordinators.len() {
-                self.deliver(coordinator);
-                self.deliver(coordinator);
+                for _ in 0..50 {
+                    self.deliver(coordinator);
+                }
                 while self.hear(coordinator) {}
                 while self.say(coordinator) {}
                 self.broker.answer(coordinator);
@@ -297,12 +302,13 @@ fn faults() -> impl Strategy<Value = Faults> {
 
 fn scenario() -> impl Strategy<Value = Scenario> {
     let saga = prop_oneof![any_graph(), layers()];
-    (saga, 1..80usize, 1..3usize, 1..40u64, faults(), any::<u64>()).prop_map(
-        |(saga, sagas, coordinators, credit, faults, seed)| Scenario {
+    (saga, 1..80usize, 1..3usize, 1..40u64, any::<bool>(), faults(), any::<u64>()).prop_map(
+        |(saga, sagas, coordinators, credit, brings_ready, faults, seed)| Scenario {
             saga,
             sagas,
             coordinators,
             credit,
+            brings_ready,
             faults,
             seed,
         },
@@ -325,7 +331,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let faults = Faults::default();
-        let scenario = Scenario { saga, sagas, coordinators: 1, credit: 1000, faults, seed };
+        let scenario = Scenario { saga, sagas, coordinators: 1, credit: 1000, brings_ready: true, faults, seed };
         let world = World::new(&scenario).finish(1_000);
         let tokens = |kind: &u8| [Kind::Run.code(), Kind::Done.code()].contains(kind);
         for saga in &world.broker.sagas {
@@ -345,7 +351,7 @@ fn diamond() -> SagaModel {
 }
 
 fn calm_scenario(saga: SagaModel, sagas: usize) -> Scenario {
-    Scenario { saga, sagas, coordinators: 1, credit: 64, faults: Faults::default(), seed: 1 }
+    Scenario { saga, sagas, coordinators: 1, credit: 64, brings_ready: true, faults: Faults::default(), seed: 1 }
 }
 
 /// Runs all sagas until nothing moves, while one step is not served.
@@ -411,17 +417,24 @@ fn a_chain_never_touches_the_table() {
 #[test]
 fn the_faults_are_met() {
     let faults = Faults { abort: 20, wide: 300, lapse: 40, double: 100, restart: 2, reconnect: 2, deal: 20 };
-    let (mut spilled, mut given_back, mut stale, mut retried) = (0, 0, 0, 0);
+    let (mut spilled, mut given_back, mut stale) = (0, 0, 0);
     for seed in 0..20 {
-        let scenario = Scenario { saga: diamond(), sagas: 120, coordinators: 2, credit: 40, faults, seed };
+        let scenario = Scenario {
+            saga: diamond(),
+            sagas: 120,
+            coordinators: 2,
+            credit: 40,
+            brings_ready: seed % 2 == 0,
+            faults,
+            seed,
+        };
         let world = World::new(&scenario).finish(6_000);
         spilled += world.spilled;
         given_back += world.given_back;
         stale += world.broker.stale;
-        retried += world.broker.retried;
     }
     assert!(spilled > 100 && stale > 100, "{spilled} spilled, {stale} stale");
-    assert!(given_back > 0 && retried > 0, "{given_back} given back, {retried} delivered later");
+    assert!(given_back > 100, "{given_back} found no room");
 }
 
 #[test]
@@ -451,38 +464,4 @@ fn what_has_an_unknown_plan_is_given_back() {
     assert_eq!((stats.given_back, stats.plans, stats.plans_refused, stats.transactions), (2, 0, 2, 0));
     assert_eq!(coordinator.receive(b"short", 1).unwrap_err().name(), "transaction.truncated");
     assert_ne!(Plan::compile(&diamond().encode()).unwrap().fingerprint, 77);
-}
-
-#[test]
-fn experiment() {
-    for widths in [vec![1u64, 2, 1], vec![1, 5, 1], vec![3, 5, 4], vec![8, 8, 8]] {
-        for co in [0, 1, 2] { for rate in [10, 100, 1000] { for lag in [1, 3, 20] { for seed in 0..1 {
-        let sagas = 400;
-        let mut saga = SagaModel::new("layers");
-        let mut above: Vec<u64> = vec![];
-        for &width in &widths { above = (0..width).map(|_| saga.step(&format!("s{}", saga.steps.len()), &above)).collect(); }
-        let mut world = World::new(&Scenario { saga, sagas, coordinators: 1, credit: 4096, faults: Faults::default(), seed });
-        world.broker.co = co; (0..sagas).for_each(|_| world.broker.start(0));
-        let mut round = 0;
-        while world.broker.sagas.iter().any(|s| s.outcome.is_none()) && round < 20000 {
-            round += 1;
-            let all: Vec<_> = (0..sagas).flat_map(|saga| world.broker.requests(saga).into_iter().map(move |r| (saga, r))).collect();
-            let mut all = all;
-            for _ in 0..rate { if !all.is_empty() { let i = world.dice.roll(all.len()); let (saga, r) = all.swap_remove(i); world.broker.serve(saga, r); } }
-            let mut list = world.broker.deliverable(0);
-            list.sort_by_key(|&(saga, name)| world.broker.sagas[saga].pending[&name].order);
-            for (saga, name) in list {
-                if world.broker.deliverable_one(0, saga, name) { world.broker.deliver(0, saga, name, 1); }
-            }
-            while world.hear(0) {}
-            while world.say(0) {}
-            if round % lag == 0 { world.broker.answer(0); }
-            world.tick(0);
-            world.broker.now_ms += 1;
-        }
-        let done = world.broker.sagas.iter().filter(|s| s.outcome.is_some()).count();
-        let most = world.broker.most;
-        eprintln!("width {widths:?} co {co} rate {rate} lag {lag}: rounds {round} done {done} stale {} retried {} parked {} most {most} {:?}", world.broker.stale, world.broker.retried, world.broker.parked, world.coordinators[0].stats().lookups);
-        }}}}
-    }
 }

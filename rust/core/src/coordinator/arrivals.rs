@@ -1,4 +1,5 @@
-//! Arrivals at joins: what is complete goes on, what is not waits in the table, what finds no room goes back.
+//! Arrivals at joins: what is complete goes on, what is not waits in the table, what finds no room waits at
+//! the broker.
 
 use super::Coordinator;
 use super::plans::Course;
@@ -6,7 +7,7 @@ use super::split::split;
 use super::token::Token;
 use crate::limits::EDGES_PER_BLOCK;
 use crate::plan::Join;
-use crate::table::{Identity, Position, Slot, State};
+use crate::table::{Identity, Slot, State};
 use crate::wire::{Header, Key, Kind};
 
 /// Arrivals of one slot that came one after the other. A spilled saga's come like that, together with the one that
@@ -15,8 +16,6 @@ use crate::wire::{Header, Key, Kind};
 pub struct Staged {
     slot: Slot,
     course: Course,
-    /// The most that one of them was delivered before.
-    deliveries: u16,
 }
 
 impl Coordinator {
@@ -33,16 +32,15 @@ impl Coordinator {
         }
         if let Some(staged) = self.staged.as_mut().filter(|staged| staged.slot.is(&slot.identity())) {
             staged.slot.fold(header);
-            staged.deliveries = staged.deliveries.max(header.deliveries.get());
             return;
         }
         self.settle();
-        self.staged = Some(Staged { slot, course, deliveries: header.deliveries.get() });
+        self.staged = Some(Staged { slot, course });
     }
 
     /// Brings the staged arrivals together with those in the table.
     pub(super) fn settle(&mut self) {
-        let Some(Staged { mut slot, course, deliveries }) = self.staged.take() else { return };
+        let Some(Staged { mut slot, course }) = self.staged.take() else { return };
         let (identity, fresh) = (slot.identity(), slot.arrived);
         let held = self.table.find(&identity);
         if let Some(at) = held {
@@ -57,7 +55,7 @@ impl Coordinator {
             Some(at) => {
                 self.table.remove(at);
             }
-            None if slot.is_dirty() => self.admit(slot, &course, deliveries),
+            None if slot.is_dirty() => self.admit(slot),
             None => {}
         }
     }
@@ -93,41 +91,39 @@ impl Coordinator {
         }
     }
 
-    fn admit(&mut self, slot: Slot, course: &Course, deliveries: u16) {
+    /// Takes up a slot, or spills it at once where its set has no room: the arrivals come again with the next one.
+    fn admit(&mut self, slot: Slot) {
         let identity = slot.identity();
         if self.table.insert(slot).is_some() {
             self.relieve(&identity);
-            return;
-        }
-        if let Some(at) = self.table.victim(&identity) {
-            self.spill(at);
-        }
-        for key in slot.keys() {
-            self.give_back(key, course.plan.fingerprint, deliveries);
+        } else {
+            self.counters.given_back += u64::from(slot.arrived.count_ones());
+            self.spill(&slot);
         }
     }
 
     /// Spills until newcomers to the set of this identity find room.
     fn relieve(&mut self, identity: &Identity) {
         while let Some(at) = self.table.crowded(identity) {
-            self.spill(at);
+            let victim = *self.table.slot(at);
+            let number = self.spill(&victim);
+            self.table.pin(at, number);
         }
     }
 
-    fn spill(&mut self, at: Position) {
-        let slot = *self.table.slot(at);
+    /// Asks the broker to hold what a slot stands for until the next arrival of its block. Gives the number.
+    fn spill(&mut self, slot: &Slot) -> u64 {
         let mut header = Header::new(Kind::Spill);
         header.saga = slot.saga();
         header.plan = self.plans.get(slot.plan_index).fingerprint.into();
         header.attempt = slot.attempt().into();
         header.place = slot.block().into();
-        let number = self.peer.transact(|transaction| {
+        self.peer.transact(|transaction| {
             for key in slot.keys() {
                 transaction.consume(&key);
             }
             transaction.publish(header);
-        });
-        self.table.pin(at, number);
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The coordinator: where sagas start, join, turn back and end. It holds no truth and sees headers only.
 //!
 //! Frames come in, transactions go out through the peer's outbox. A join of several edges is remembered in a slot of
-//! the table until it is complete; everything else is answered at once. What the table cannot hold goes back to the
-//! broker: a slot as a SPILL, an arrival that finds no room with RETRY_LATER. A saga takes no memory beyond the table,
+//! the table until it is complete; everything else is answered at once. What the table has no room for goes back to
+//! the broker with a SPILL, and comes again together with what it waits for. A saga takes no memory beyond the table,
 //! and a coordinator that comes back empty gets all that is pending delivered again.
 
 mod arrivals;
@@ -22,12 +22,12 @@ use token::Token;
 
 pub use stats::Stats;
 
-/// What finds no room is given back for so long; doubled for each time that it was delivered before.
-const NO_ROOM_MS: u64 = 5;
-const NO_ROOM_DOUBLINGS_MAX: u16 = 6;
+/// What has a plan that is not known is given back for so long; doubled for each time that it was delivered before.
+const NO_PLAN_MS: u64 = 5;
+const NO_PLAN_DOUBLINGS_MAX: u16 = 6;
 
 const _: () = {
-    assert!(NO_ROOM_MS << NO_ROOM_DOUBLINGS_MAX <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
+    assert!(NO_PLAN_MS << NO_PLAN_DOUBLINGS_MAX <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
 };
 
 /// See the module's text.
@@ -142,7 +142,7 @@ impl Coordinator {
                 self.counters.deliveries += 1;
                 match self.plans.find(header.plan.get()) {
                     Some(plan_index) => self.answer(header, plan_index),
-                    None => self.give_back(Key::of(header), header.plan.get(), header.deliveries.get()),
+                    None => self.give_back(header),
                 }
             }
             _ => self.counters.strays += 1,
@@ -184,16 +184,16 @@ impl Coordinator {
     }
 
     /// Asks the broker to deliver a token again a little later.
-    fn give_back(&mut self, key: Key, plan: u64, deliveries: u16) {
+    fn give_back(&mut self, token: &Header) {
         let mut header = Header::new(Kind::RetryLater);
-        header.saga = key.saga;
-        header.plan = plan.into();
-        header.attempt = key.attempt;
-        header.place = key.place;
-        header.amount = (NO_ROOM_MS << deliveries.min(NO_ROOM_DOUBLINGS_MAX)).into();
+        header.saga = token.saga;
+        header.plan = token.plan;
+        header.attempt = token.attempt;
+        header.place = token.place;
+        header.amount = (NO_PLAN_MS << token.deliveries.get().min(NO_PLAN_DOUBLINGS_MAX)).into();
         self.counters.given_back += 1;
         self.peer.transact(|transaction| {
-            transaction.consume(&key).publish(header);
+            transaction.consume(&Key::of(token)).publish(header);
         });
     }
 

@@ -24,9 +24,9 @@ pub struct Stats {
     pub arrivals: u64,
     /// Transactions that moved a saga on; spilling and giving back are counted apart.
     pub transactions: u64,
-    /// Arrivals that found no room, or whose plan is not known.
+    /// Arrivals that found no room and were spilled at once, and tokens whose plan is not known.
     pub given_back: u64,
-    /// Transactions that the broker refused, and the SPILLs among them.
+    /// Transactions that the broker refused, and the SPILLs of slots among them.
     pub refused: u64,
     pub spills_refused: u64,
     /// Messages that are nothing to a coordinator, and edges that the plan does not have.

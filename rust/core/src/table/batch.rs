@@ -18,7 +18,7 @@ pub enum Arrived {
     Added = 1,
     /// It had arrived before.
     Known = 2,
-    /// All slots of its set are dirty or pinned: it is to be given back. A dirty one is being spilled by now.
+    /// All slots of its set are dirty or pinned: it is to be given back.
     NoRoom = 3,
     /// It is neither DONE nor UNDONE.
     Foreign = 4,
@@ -93,11 +93,7 @@ impl Table {
                 code
             }
             None if self.insert(slot).is_some() => Arrived::Inserted,
-            None => {
-                let victim = self.victim(&identity);
-                spilled.extend(victim.map(|at| self.spill(at)));
-                return Arrived::NoRoom;
-            }
+            None => return Arrived::NoRoom,
         };
         while let Some(at) = self.crowded(&identity) {
             spilled.push(self.spill(at));

@@ -171,9 +171,7 @@ impl Table {
     pub fn update(&mut self, at: Position, slot: Slot) {
         debug_assert!(self.slot(at).is(&slot.identity()));
         self.unpin(at);
-        let set = &mut self.sets[at.set()];
-        set.trust(at.way());
-        set.mark(at.way(), slot.is_dirty());
+        self.sets[at.set()].mark(at.way(), slot.is_dirty());
         let place = &mut self.slots[at.index()];
         let waits_for = std::mem::replace(place, slot).waits_for;
         place.waits_for = waits_for;
@@ -187,22 +185,16 @@ impl Table {
         std::mem::replace(&mut self.slots[at.index()], Slot::FREE)
     }
 
-    /// The slot to spill so that this identity's set keeps room for newcomers; none while it has enough.
+    /// The dirty slot to spill so that this identity's set keeps room for newcomers; none while it has enough, or while
+    /// too many SPILLs are unanswered.
     pub fn crowded(&mut self, identity: &Identity) -> Option<Position> {
-        let set = &self.sets[self.home(identity).0];
-        let spare = set.free() | set.clean() | set.pinned();
-        if spare.count_ones() as usize >= SPARE_WAYS { None } else { self.victim(identity) }
-    }
-
-    /// The slot to spill next in this identity's set; none where nothing is dirty but what is pinned, or where too
-    /// many SPILLs are unanswered.
-    pub fn victim(&mut self, identity: &Identity) -> Option<Position> {
-        if self.spills.is_full() {
+        let set = self.home(identity).0;
+        let ways = &mut self.sets[set];
+        let spare = ways.free() | ways.clean() | ways.pinned();
+        if spare.count_ones() as usize >= SPARE_WAYS || self.spills.is_full() {
             return None;
         }
-        let set = self.home(identity).0;
-        let candidates = self.sets[set].dirty();
-        self.sets[set].victim(candidates).map(|way| Position::new(set, way))
+        ways.victim(ways.dirty()).map(|way| Position::new(set, way))
     }
 
     /// Pins a dirty slot until the SPILL of this number, which ascends, is answered.
@@ -218,28 +210,15 @@ impl Table {
     /// The SPILLs up to this number are answered: their slots are dropped, unless they changed since.
     pub fn answered(&mut self, number: u64) {
         while let Some((spill, position)) = self.spills.pop(number) {
-            let at = Position(position);
-            if self.is_of(at, spill) {
-                self.remove(at);
-            }
+            self.drop_spilled(spill, Position(position));
         }
     }
 
-    /// The transaction of this number was refused. Says whether it was a SPILL. Its slot stays: more of its arrivals
-    /// are on their way, and dropping it now could go on for ever, with never all of them here at a time. But it may
-    /// as well stand for what is not pending any more. Then nothing comes, and the second refusal is the last. It is
-    /// safe to drop it in any case: the broker delivers again whatever of its arrivals is still pending.
+    /// The transaction of this number was refused. Says whether it was the SPILL of a slot. The slot is dropped like
+    /// that of an accepted one: the broker delivers again whatever of its arrivals is still pending.
     pub fn refused(&mut self, number: u64) -> bool {
         let Some(position) = self.spills.find(number) else { return false };
-        let at = Position(position);
-        if self.is_of(at, number) {
-            if self.sets[at.set()].is_doubted(at.way()) {
-                self.remove(at);
-            } else {
-                self.unpin(at);
-                self.sets[at.set()].doubt(at.way());
-            }
-        }
+        self.drop_spilled(number, Position(position));
         true
     }
 
@@ -263,9 +242,10 @@ impl Table {
         (hash as usize & (self.sets.len() - 1), Set::tag(hash))
     }
 
-    /// Whether the slot here is pinned by the SPILL of this number.
-    fn is_of(&self, at: Position, number: u64) -> bool {
-        self.is_pinned(at) && self.slot(at).waits_for == number
+    fn drop_spilled(&mut self, number: u64, at: Position) {
+        if self.is_pinned(at) && self.slot(at).waits_for == number {
+            self.remove(at);
+        }
     }
 
     fn unpin(&mut self, at: Position) {

@@ -6,9 +6,8 @@
 //!     16    2 referenced   set of ways used since the hand last passed them
 //!     18    2 dirty        set of ways whose slots stand for arrivals
 //!     20    2 pinned       set of ways whose SPILL is not answered yet
-//!     22    2 doubted      set of ways whose SPILL was refused, and nothing arrived since
-//!     24    1 hand         the way that CLOCK looks at next
-//!     25    7 reserved     0
+//!     22    1 hand         the way that CLOCK looks at next
+//!     23    9 reserved     0
 //!     32
 //! ```
 //! So a look-up touches this line and, but for one false tag in some twenty, only the line of the slot that it finds.
@@ -27,9 +26,8 @@ pub struct Set {
     referenced: Ways,
     dirty: Ways,
     pinned: Ways,
-    doubted: Ways,
     hand: u8,
-    reserved: [u8; 7],
+    reserved: [u8; 9],
 }
 
 const _: () = {
@@ -38,9 +36,8 @@ const _: () = {
     assert!(core::mem::offset_of!(Set, referenced) == 16);
     assert!(core::mem::offset_of!(Set, dirty) == 18);
     assert!(core::mem::offset_of!(Set, pinned) == 20);
-    assert!(core::mem::offset_of!(Set, doubted) == 22);
-    assert!(core::mem::offset_of!(Set, hand) == 24);
-    assert!(core::mem::offset_of!(Set, reserved) == 25);
+    assert!(core::mem::offset_of!(Set, hand) == 22);
+    assert!(core::mem::offset_of!(Set, reserved) == 23);
     assert!(WAYS == Ways::BITS as usize, "a set of ways has one bit for each");
 };
 
@@ -49,7 +46,7 @@ const fn bit(way: usize) -> Ways {
 }
 
 impl Set {
-    pub const EMPTY: Self = Self { tags: [0; WAYS], referenced: 0, dirty: 0, pinned: 0, doubted: 0, hand: 0, reserved: [0; 7] };
+    pub const EMPTY: Self = Self { tags: [0; WAYS], referenced: 0, dirty: 0, pinned: 0, hand: 0, reserved: [0; 9] };
 
     /// The tag of a hash: never 0, which says that a slot is free.
     pub fn tag(hash: u64) -> u8 {
@@ -90,7 +87,6 @@ impl Set {
     pub fn take(&mut self, way: usize, tag: u8, dirty: bool) {
         self.tags[way] = tag;
         self.touch(way);
-        self.trust(way);
         self.mark(way, dirty);
     }
 
@@ -106,25 +102,11 @@ impl Set {
         self.pinned &= !bit(way);
     }
 
-    pub fn is_doubted(&self, way: usize) -> bool {
-        self.doubted & bit(way) != 0
-    }
-
-    pub fn doubt(&mut self, way: usize) {
-        self.doubted |= bit(way);
-        self.touch(way);
-    }
-
-    pub fn trust(&mut self, way: usize) {
-        self.doubted &= !bit(way);
-    }
-
     pub fn release(&mut self, way: usize) {
         self.tags[way] = 0;
         self.referenced &= !bit(way);
         self.dirty &= !bit(way);
         self.pinned &= !bit(way);
-        self.doubted &= !bit(way);
     }
 
     /// CLOCK: the first of the candidates, from the hand on, that was not used since the hand last passed it.

@@ -13,8 +13,7 @@ pub type Name = (u8, u16);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
-    /// It may be delivered from this time on.
-    Ready { due_ms: u64 },
+    Ready,
     /// Delivered to this coordinator, or to a service.
     Leased(usize),
     /// Spilled: it comes again with the next one of its block.
@@ -25,7 +24,6 @@ pub enum Where {
 pub struct Token {
     pub header: Header,
     pub at: Where,
-    pub order: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,12 +57,10 @@ pub struct Broker {
     pub sagas: Vec<Saga>,
     pub sessions: Vec<Session>,
     pub now_ms: u64,
-    pub co: u8,
-    pub order: u64,
-    pub most: u16,
+    /// What is ready of a block comes with the first of it, not only what is parked.
+    pub brings_ready: bool,
     pub stale: u64,
     pub parked: u64,
-    pub retried: u64,
 }
 
 impl Broker {
@@ -74,10 +70,10 @@ impl Broker {
             definition,
             sagas: Vec::new(),
             sessions: (0..coordinators).map(|_| Session::default()).collect(),
-            now_ms: 1, co: 0, order: 0, most: 0,
+            now_ms: 1,
+            brings_ready: true,
             stale: 0,
             parked: 0,
-            retried: 0,
         }
     }
 
@@ -103,8 +99,7 @@ impl Broker {
         header.flags = (header.flags.get() & !Flags::SPLICE).into();
         let name = (header.kind, header.place.get());
         assert!(self.sagas[saga].published.insert(name), "{name:?} of saga {saga} was published twice");
-        self.sagas[saga].pending.insert(name, Token { header, at: Where::Ready { due_ms: 0 }, order: self.order });
-        self.order += 1;
+        self.sagas[saga].pending.insert(name, Token { header, at: Where::Ready });
     }
 
     // ---- services ----
@@ -198,7 +193,7 @@ impl Broker {
         self.sessions[coordinator] = Session::default();
         let tokens = self.sagas.iter_mut().flat_map(|saga| saga.pending.values_mut());
         for token in tokens.filter(|token| token.at == Where::Leased(coordinator)) {
-            token.at = Where::Ready { due_ms: 0 };
+            token.at = Where::Ready;
         }
     }
 
@@ -206,7 +201,7 @@ impl Broker {
     pub fn deal(&mut self, saga: usize, owner: usize) {
         self.sagas[saga].owner = owner;
         for token in self.sagas[saga].pending.values_mut() {
-            token.at = Where::Ready { due_ms: 0 };
+            token.at = Where::Ready;
         }
     }
 
@@ -214,7 +209,7 @@ impl Broker {
     pub fn lapse(&mut self, saga: usize, name: Name) {
         let token = self.sagas[saga].pending.get_mut(&name).unwrap();
         if matches!(token.at, Where::Leased(_)) {
-            token.at = Where::Ready { due_ms: 0 };
+            token.at = Where::Ready;
         }
     }
 
@@ -228,12 +223,12 @@ impl Broker {
         let tokens = sagas.flat_map(|(index, saga)| saga.pending.iter().map(move |(name, token)| (index, name, token)));
         let due = tokens.filter(|(_, _, token)| {
             let for_us = token.header.kind().is_for_coordinator();
-            for_us && matches!(token.at, Where::Ready { due_ms } if due_ms <= self.now_ms)
+            for_us && token.at == Where::Ready
         });
         due.map(|(index, name, _)| (index, *name)).collect()
     }
 
-    /// Delivers a token, each of its block that is parked before it, and all `copies` times.
+    /// Delivers a token, others of its block before it, and all `copies` times.
     pub fn deliver(&mut self, coordinator: usize, saga: usize, name: Name, copies: usize) {
         let together = self.together(saga, name);
         let mut messages = Vec::new();
@@ -242,7 +237,6 @@ impl Broker {
             token.at = Where::Leased(coordinator);
             messages.push(token.header);
             let deliveries = token.header.deliveries.get();
-            self.most = self.most.max(deliveries);
             token.header.deliveries = (deliveries + 1).into();
         }
         let session = &mut self.sessions[coordinator];
@@ -268,8 +262,9 @@ impl Broker {
     fn together(&self, saga: usize, name: Name) -> Vec<Name> {
         let same_block = |other: &Name| other.0 == name.0 && block_of(other.1) == block_of(name.1);
         let pending = self.sagas[saga].pending.iter();
-        let parked = pending.filter(|(other, token)| same_block(other) && *other != &name && (token.at == Where::Parked || (self.co > 0 && matches!(token.at, Where::Ready { due_ms } if self.co > 1 || due_ms <= self.now_ms))));
-        parked.map(|(other, _)| *other).chain([name]).collect()
+        let comes_too = |at: Where| at == Where::Parked || (self.brings_ready && at == Where::Ready);
+        let beside = pending.filter(|(other, token)| **other != name && same_block(other) && comes_too(token.at));
+        beside.map(|(other, _)| *other).chain([name]).collect()
     }
 
     /// Sends the answers that are due: they come after whatever was delivered before.
@@ -280,14 +275,16 @@ impl Broker {
         }
         let mut confirm = Header::new(Kind::Confirm);
         confirm.amount = session.judged.into();
-        let mut frame = Vec::new();
-        let mut transaction = TransactionWriter::new(&mut frame, 0);
-        for answer in session.answers.drain(..) {
-            transaction.publish(answer);
+        let answers: Vec<Header> = session.answers.drain(..).chain([confirm]).collect();
+        for answers in answers.chunks(100) {
+            let mut frame = Vec::new();
+            let mut transaction = TransactionWriter::new(&mut frame, 0);
+            answers.iter().for_each(|answer| {
+                transaction.publish(*answer);
+            });
+            transaction.finish();
+            session.inbox.push_back(frame);
         }
-        transaction.publish(confirm);
-        transaction.finish();
-        session.inbox.push_back(frame);
     }
 
     // ---- what coordinators send ----
@@ -351,7 +348,6 @@ impl Broker {
         }
         match published[0].kind() {
             Kind::Spill => self.judge_spill(coordinator, saga, &names, &published),
-            Kind::RetryLater => self.judge_retry(coordinator, saga, &names, &published),
             _ => {
                 self.move_on(saga, &names, &published);
                 true
@@ -372,20 +368,6 @@ impl Broker {
         }
         names.iter().for_each(|name| pending.get_mut(name).unwrap().at = Where::Parked);
         self.parked += 1;
-        true
-    }
-
-    fn judge_retry(&mut self, coordinator: usize, saga: usize, names: &[Name], published: &[Header]) -> bool {
-        let ([name], [later]) = (names, published) else { panic!("RETRY_LATER names one token") };
-        assert!((5..=320).contains(&later.amount.get()), "delay of {} ms", later.amount.get());
-        let token = self.sagas[saga].pending.get_mut(name).unwrap();
-        if token.at != Where::Leased(coordinator) {
-            return false;
-        }
-        token.at = Where::Ready { due_ms: self.now_ms + later.amount.get() };
-        token.order = self.order;
-        self.order += 1;
-        self.retried += 1;
         true
     }
 
@@ -455,17 +437,9 @@ impl Broker {
             let saga = key.saga.sequence.get() as usize - 1;
             let token = self.sagas[saga].pending.get_mut(&(key.kind, key.place.get()));
             if let Some(token) = token.filter(|token| token.at == Where::Leased(coordinator)) {
-                token.at = Where::Ready { due_ms: 0 };
-                token.order = self.order;
-                self.order += 1;
+                token.at = Where::Ready;
             }
         }
-    }
-
-    pub fn deliverable_one(&self, coordinator: usize, saga: usize, name: Name) -> bool {
-        let session = &self.sessions[coordinator];
-        session.open && session.delivered < session.credit
-            && self.sagas[saga].pending.get(&name).is_some_and(|t| matches!(t.at, Where::Ready { .. }))
     }
 }
 

@@ -1,0 +1,211 @@
+//! A broker in memory and peers that say just what a test wants: no cores, only messages.
+
+use std::collections::VecDeque;
+
+use sagacore_broker::{Broker, Config, Opened, Record};
+use sagacore_core::limits::HEARTBEAT_MS;
+use sagacore_core::wire::{
+    Header, Key, Kind, Message, Role, Section, Sections, TransactionWriter, Transactions,
+};
+
+use crate::sagas::SagaModel;
+
+pub const CREDIT: u64 = 1_000;
+
+/// A message as a peer got it.
+#[derive(Debug, Clone)]
+pub struct Got {
+    pub header: Header,
+    pub body: Vec<u8>,
+}
+
+impl Got {
+    pub fn section(&self, key: u8) -> Option<&[u8]> {
+        Sections::parse(&self.body).unwrap().get(key)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.header.kind()
+    }
+
+    pub fn place(&self) -> u16 {
+        self.header.place.get()
+    }
+
+    pub fn key(&self) -> Key {
+        Key::of(&self.header)
+    }
+}
+
+pub struct World {
+    pub broker: Broker,
+    pub now_ms: u64,
+    /// What is durable, and what the broker handed out to be written.
+    pub log: Vec<Record>,
+    /// While it is false, records are written but not synced.
+    pub syncs: bool,
+    inboxes: Vec<(String, VecDeque<Got>)>,
+    numbers: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let mut broker = Broker::new(Config { stuck_after_ms: 5_000, ..Config::default() });
+        let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0 }, 0);
+        let mut world = Self { broker, now_ms: 0, log: Vec::new(), syncs: true, inboxes: Vec::new(), numbers: 0 };
+        world.log.extend(first);
+        world.settle();
+        world
+    }
+
+    /// The broker dies; another one reads what is durable. Sessions are gone.
+    pub fn restart(&mut self, durable: usize) {
+        self.log.truncate(durable);
+        let mut broker = Broker::new(Config { stuck_after_ms: 5_000, ..Config::default() });
+        for record in &self.log {
+            broker.replay(record.kind, record.lsn, record.time_ms, &record.payload).unwrap();
+        }
+        let last_time_ms = self.log.last().map_or(0, |record| record.time_ms);
+        let next_lsn = self.log.len() as u64 + 1;
+        let first = broker.open(Opened { next_lsn, boot_epoch: 2, last_time_ms }, self.now_ms);
+        self.broker = broker;
+        self.inboxes.clear();
+        self.log.extend(first);
+        self.settle();
+    }
+
+    pub fn settle(&mut self) {
+        loop {
+            let before = self.log.len();
+            while let Some(record) = self.broker.flush(self.now_ms) {
+                self.log.push(record);
+            }
+            if self.syncs && let Some(last) = self.log.last() {
+                self.broker.synced(last.lsn, self.now_ms);
+            }
+            if self.log.len() == before {
+                break;
+            }
+        }
+        let mut frames = Vec::new();
+        self.broker.take_frames(&mut frames);
+        for (identity, frame) in frames {
+            let name = String::from_utf8(identity.to_vec()).unwrap();
+            let got: Vec<Got> = Transactions::parse(&frame)
+                .unwrap()
+                .flat_map(|transaction| transaction.unwrap().messages().map(got).collect::<Vec<_>>())
+                .collect();
+            self.inbox(&name).extend(got);
+        }
+    }
+
+    fn inbox(&mut self, name: &str) -> &mut VecDeque<Got> {
+        if let Some(at) = self.inboxes.iter().position(|(other, _)| other == name) {
+            return &mut self.inboxes[at].1;
+        }
+        self.inboxes.push((name.to_owned(), VecDeque::new()));
+        &mut self.inboxes.last_mut().unwrap().1
+    }
+
+    /// Everything that a peer got since it was last asked.
+    pub fn take(&mut self, name: &str) -> Vec<Got> {
+        self.settle();
+        self.inbox(name).drain(..).collect()
+    }
+
+    /// The same without the words of the session.
+    pub fn tokens(&mut self, name: &str) -> Vec<Got> {
+        let session = [Kind::Confirm, Kind::Ping, Kind::Define, Kind::Subscribe];
+        self.take(name).into_iter().filter(|got| !session.contains(&got.kind())).collect()
+    }
+
+    /// The one token that a peer got.
+    pub fn token(&mut self, name: &str, kind: Kind) -> Got {
+        let mut tokens = self.tokens(name);
+        assert_eq!(tokens.iter().map(Got::kind).collect::<Vec<_>>(), [kind], "{name}");
+        tokens.remove(0)
+    }
+
+    pub fn frame(&mut self, name: &str, frame: &[u8]) {
+        self.broker.receive(name.as_bytes(), frame, self.now_ms);
+        self.settle();
+    }
+
+    /// A transaction: what it consumes, and headers with bodies as (section, bytes).
+    pub fn say(&mut self, name: &str, consumes: &[Key], messages: &[(Header, Vec<(u8, Vec<u8>)>)]) {
+        self.numbers += 1;
+        let mut frame = Vec::new();
+        let mut transaction = TransactionWriter::new(&mut frame, self.numbers);
+        for key in consumes {
+            transaction.consume(key);
+        }
+        for (header, sections) in messages {
+            transaction.publish_with(*header, |body| {
+                for (key, value) in sections {
+                    body.section(*key, value);
+                }
+            });
+        }
+        transaction.finish();
+        self.frame(name, &frame);
+    }
+
+    pub fn subscribe(&mut self, name: &str, role: Role, service: &str, flags: u16) {
+        let mut header = Header::new(Kind::Subscribe);
+        header.place = role.code().into();
+        header.amount = (self.numbers + 1_000).into();
+        header.active = 1_000.into();
+        header.done = CREDIT.into();
+        header.set(flags);
+        self.say(name, &[], &[(header, vec![(Section::NAME, service.as_bytes().to_vec())])]);
+    }
+
+    pub fn define(&mut self, saga: &SagaModel) -> u64 {
+        let definition = saga.encode();
+        let fingerprint = sagacore_core::plan::fingerprint(&definition);
+        let mut header = Header::new(Kind::Define);
+        header.plan = fingerprint.into();
+        self.say("client", &[], &[(header, vec![(Section::DATA, definition)])]);
+        fingerprint
+    }
+
+    pub fn start(&mut self, plan: u64, key: &str, input: &str, correlation: u64) {
+        let mut header = Header::new(Kind::Start);
+        header.plan = plan.into();
+        header.amount = correlation.into();
+        let body = vec![(Section::INPUT, input.as_bytes().to_vec()), (Section::KEY, key.as_bytes().to_vec())];
+        self.say("client", &[], &[(header, body)]);
+    }
+
+    /// Time passes; the named peers are heard all the while.
+    pub fn pass(&mut self, ms: u64, heard: &[&str]) {
+        let until = self.now_ms + ms;
+        while self.now_ms < until {
+            self.now_ms = (self.now_ms + HEARTBEAT_MS).min(until);
+            for name in heard {
+                self.say(name, &[], &[(Header::new(Kind::Ping), vec![])]);
+            }
+            self.broker.tick(self.now_ms);
+            self.settle();
+        }
+    }
+}
+
+fn got(message: Message<'_>) -> Got {
+    Got { header: *message.header, body: message.body.to_vec() }
+}
+
+/// What a step's service says when the step is done: the header of the next message.
+pub fn next(of: &Got, kind: Kind, place: u16, done: u64, active: u64) -> Header {
+    let mut header = Header::new(kind);
+    (header.saga, header.plan, header.attempt) = (of.header.saga, of.header.plan, of.header.attempt);
+    header.place = place.into();
+    header.done = done.into();
+    header.active = active.into();
+    header
+}
+
+/// The body that a token came with.
+pub fn carried(of: &Got) -> Vec<(u8, Vec<u8>)> {
+    Sections::parse(&of.body).unwrap().map(|(key, value)| (key, value.to_vec())).collect()
+}

@@ -1,0 +1,221 @@
+"""One call of an action or a compensation: what it gets, and how its end is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any, Final, TypeAlias
+
+from sagacore import payloads
+from sagacore.context import Context
+from sagacore.steps import Action, Compensation, Rejected, Step
+
+Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, int]
+"""What the core hands out; `sagacore._core` describes its parts. Read through `Call` where speed does not matter."""
+Ended: TypeAlias = tuple["Verdict", bytes]
+"""How a call ended, and the payload that goes with it."""
+
+REASON_CHARACTERS_MAX: Final = 500
+"""The core cuts reasons to their limit in bytes. A text of megabytes need not get there."""
+QUICK_S: Final = 0.001
+"""A plain function that takes longer on average is called in a thread: the loop has heartbeats to keep."""
+QUICK_AGAIN_S: Final = QUICK_S / 4
+
+
+class Verdict(enum.IntEnum):
+    """How work ended. A test compares the codes with the core's."""
+
+    DONE = 1
+    REJECTED = 2
+    GAVE_UP = 3
+    RETRY = 4
+    UNDONE = 5
+    DROP = 6
+    REJECTED_UNCERTAIN = 7
+    GAVE_UP_CLEAN = 8
+
+
+class Phase(enum.IntEnum):
+    """Where a step stands relative to the pivot."""
+
+    BEFORE = 0
+    PIVOT = 1
+    PAST = 2
+
+
+class Stage(enum.Enum):
+    """What a fence is asked for."""
+
+    WHOLE = enum.auto()
+    """Decide, call and store the outcome in one transaction."""
+    INTENT = enum.auto()
+    """Decide, and store that the action is about to be called."""
+    OUTCOME = enum.auto()
+    """Store how the call ended."""
+
+
+class Handler:
+    """An action or a compensation of one step, ready to be called."""
+
+    def __init__(self, step: Step[Any, Any], implementation: Action | Compensation) -> None:
+        self.step_name: Final = step.name
+        self.title: Final = step.title
+        self.is_undo: Final = isinstance(implementation, Compensation)
+        self.is_async: Final = implementation.is_async
+        self.is_external: Final = implementation.external
+        self.timeout_s: Final = implementation.timeout_s
+        self.retry: Final = implementation.retry
+        self.success: Final = Verdict.UNDONE if self.is_undo else Verdict.DONE
+        self.is_quick = not implementation.is_async
+        self.mean_s = 0.0
+        self.reported_ms = 0
+        self.unreported = 0
+        self._implementation: Final[Any] = implementation
+        self._wants_context: Final = implementation.wants_context
+
+    def start(self, work: Work, db: Any = None) -> Any:
+        """Call the function with decoded values. What it gives is to be awaited where `is_async`.
+
+        A compensation gets the result that stands in the work, or None where there is none.
+        """
+        implementation = self._implementation
+        given = implementation.decode_input(work[8])
+        context = self._context(work, db) if self._wants_context else _NO_CONTEXT
+        if self.is_undo:
+            result = implementation.decode_result(work[9][0]) if work[9] else None
+            return implementation.bind(given, result, context)
+        if not work[9]:
+            return implementation.bind(given, (), context)
+        needs = zip(implementation.decode_needs, work[9], strict=True)
+        return implementation.bind(given, tuple([decode(result) for decode, result in needs]), context)
+
+    def encode(self, value: Any, bytes_max: int) -> bytes:
+        """The payload of a success. Raises PayloadError for a value that is not of its type, or too large."""
+        if self.is_undo:
+            return b""
+        data: bytes = self._implementation.encode_result(value)
+        return data if len(data) <= bytes_max else payloads.check_size(data, bytes_max, f"the result of {self.title!r}")
+
+    def measure(self, took_s: float) -> None:
+        """Learn how long a call of a plain function took. The mean decides: a busy machine may delay any one call."""
+        self.mean_s += (took_s - self.mean_s) / 16
+        if self.is_quick:
+            self.is_quick = self.mean_s <= QUICK_S
+        else:
+            self.is_quick = self.mean_s <= QUICK_AGAIN_S
+
+    def _context(self, work: Work, db: Any) -> Context:
+        return Context(
+            work[3],
+            self.step_name,
+            work[7],
+            attempt=work[4] + 1,
+            tries=work[5] + 1,
+            deadline_ms=work[6],
+            external=self.is_external,
+            db=db,
+        )
+
+
+_NO_CONTEXT: Final = Context(bytes(16), "", "")
+
+
+class Call:
+    """Work on its way: what is asked of the fence, and what is known of its end."""
+
+    __slots__ = ("ended", "error", "handler", "proposed", "stage", "try_mark", "was_tried", "work")
+
+    def __init__(self, handler: Handler, work: Work, stage: Stage) -> None:
+        self.handler = handler
+        self.work = work
+        self.stage = stage
+        self.was_tried = False
+        """Something was tried before this call: a rejection is not clean."""
+        self.try_mark = 0
+        """Which try of its row this is: another process may begin the next one while this one runs."""
+        self.proposed: Ended | None = None
+        """How the call itself ended; the fence may know better."""
+        self.ended: Ended | None = None
+        """How the work ended."""
+        self.error: Exception | None = None
+        """What the handler raised."""
+
+    @property
+    def ticket(self) -> int:
+        """The core's name of the work."""
+        return self.work[0]
+
+    @property
+    def tries(self) -> int:
+        """How often the call was made, this time included."""
+        return self.work[5] + 1
+
+    @property
+    def phase(self) -> int:
+        """Where the step stands relative to the pivot: see `Phase`."""
+        return self.work[11]
+
+    def give_result(self, result: bytes | None) -> None:
+        """Put the action's result, as the fence has it, into the work of its compensation."""
+        self.work = (*self.work[:9], () if result is None else (result,), *self.work[10:])
+
+
+def attempt(call: Call, db: Any = None) -> None:
+    """Call a plain function, and note how that ended."""
+    handler = call.handler
+    call.error = None
+    try:
+        call.proposed = (handler.success, handler.encode(handler.start(call.work, db), call.work[10]))
+    except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
+        note_failure(call, error)
+
+
+async def attempt_async(call: Call) -> None:
+    """Call a coroutine function, wait for it no longer than its timeout, and note how that ended."""
+    handler = call.handler
+    call.error = None
+    timeout = asyncio.timeout(handler.timeout_s)
+    try:
+        async with timeout:
+            value = await handler.start(call.work)
+        call.proposed = (handler.success, handler.encode(value, call.work[10]))
+    except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
+        if timeout.expired():
+            error = TimeoutError(f"no end after {handler.timeout_s:g} s")
+        note_failure(call, error)
+
+
+def note_failure(call: Call, error: Exception, *, takes_back: bool = False) -> None:
+    """Note that the call raised, and what follows from that."""
+    call.error = error
+    call.proposed = judge(call, error, takes_back=takes_back)
+
+
+def judge(call: Call, error: Exception, *, takes_back: bool = False) -> Ended:
+    """What follows from an error. `takes_back`: the fence has taken back all that this try did.
+
+    A compensation and a step past the pivot are never given up, and there `Rejected` is an error like any other. The
+    pivot ends done or without any effect.
+    """
+    if call.handler.is_undo or call.phase == Phase.PAST:
+        return again(call, error)
+    if isinstance(error, Rejected):
+        if not call.was_tried:
+            return Verdict.REJECTED, reason(error)
+        return (Verdict.REJECTED_UNCERTAIN, reason(error)) if call.phase == Phase.BEFORE else again(call, error)
+    if call.tries < call.handler.retry.tries:
+        return again(call, error)
+    if takes_back and not call.was_tried:
+        return Verdict.GAVE_UP_CLEAN, reason(error)
+    return (Verdict.GAVE_UP, reason(error)) if call.phase == Phase.BEFORE else again(call, error)
+
+
+def again(call: Call, error: Exception) -> Ended:
+    """To be delivered again after the rest that the policy says."""
+    return Verdict.RETRY, b"%d %b" % (call.handler.retry.delay_ms(call.tries), reason(error))
+
+
+def reason(error: Exception) -> bytes:
+    """An error as the outcome of its saga shows it."""
+    text = error.reason if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
+    return str(text)[:REASON_CHARACTERS_MAX].encode("utf-8", "replace")

@@ -1,0 +1,398 @@
+"""The fence in the service's own SQLite database: effect and outcome are one transaction.
+
+One thread has the connection. It takes all that is asked for at the moment, does it in one transaction and commits
+once: under load a batch shares the sync, alone nobody waits. Within the batch each call has its savepoint, so a
+handler that fails takes back its own effects and nobody else's.
+
+Nothing is answered before the commit. Where the database itself fails, the whole batch is done again, from the rows,
+until it works. Several processes of the service may share the file: they take turns by a lock on a file beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sagacore import _core
+from sagacore.errors import FenceError
+from sagacore.fences.calls import Call, Phase, Stage, Verdict, again, attempt, judge, note_failure
+from sagacore.fences.rows import OnRun, OnUndo, Row, RowKey, Rows, RowState, row_key
+from sagacore.steps import Rejected
+from sagacore.transport import now_ms
+
+BATCH_MAX: Final = 512
+BATCH_S: Final = 0.02
+"""A batch takes nothing more after this, so that other processes get their turn."""
+BUSY_TIMEOUT_S: Final = 5.0
+RETRY_FIRST_S: Final = 0.05
+RETRY_LAST_S: Final = 1.0
+CLOSE_S: Final = 10.0
+BUSY_SLACK_MS: Final = 500
+"""A call that has timed out needs a moment to say so."""
+STATEMENTS_KEPT: Final = 512
+
+_ON_RUN: Final = tuple(OnRun(_core.fence_on_run(state)) for state in RowState)
+_ON_UNDO: Final = tuple(OnUndo(_core.fence_on_undo(state)) for state in RowState)
+_DATABASE_FAILURES: Final = frozenset(
+    (
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+    )
+)
+# Texts of their own: a handler that writes "commit" must not find them among the prepared statements.
+_BEGIN: Final = "begin immediate /* fence */"
+_COMMIT: Final = "commit /* fence */"
+_SAVEPOINT: Final = "savepoint sagacore_call"
+_ROLLBACK_TO: Final = "rollback to sagacore_call"
+_RELEASE: Final = "release sagacore_call"
+
+log = logging.getLogger("sagacore.fence")
+
+
+class TransactionLost(Exception):
+    """A handler made the database roll back the whole transaction."""
+
+
+class SqliteFence:
+    """See the module's text. `path` is of a file that is made where it is not there."""
+
+    in_memory: Final = False
+
+    def __init__(self, path: str, *, retention_ms: int, clock: Callable[[], int] = now_ms) -> None:
+        self.path: Final = path
+        self.retention_ms: Final = retention_ms
+        self.failure: BaseException | None = None
+        self._clock = clock
+        self._asked: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._waiting: collections.deque[Call] = collections.deque()
+        self._keep = threading.Event()
+        self._closing = threading.Event()
+        self._alone = 0
+        self._thread: threading.Thread | None = None
+
+    def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
+        """Open the database and start the thread. Raises FenceError: SAGA-E404, SAGA-E405."""
+        loop = asyncio.get_running_loop()
+        try:
+            self.connect(service)
+        except (sqlite3.Error, OSError) as error:
+            raise FenceError(
+                "SAGA-E404", f"cannot open the fence in {self.path}: {error}", "check the path, its folder and its rights"
+            ) from error
+
+        def answer(calls: Sequence[Call]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the rows answer the next process
+                loop.call_soon_threadsafe(answered, calls)
+
+        self._thread = threading.Thread(target=self._run, args=(answer,), name="sagacore-fence", daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Call) -> None:
+        """Ask for what the call's `stage` says."""
+        self._asked.put(call)
+
+    def keep(self) -> None:
+        """Time passes: forget rows that have expired."""
+        if not self._keep.is_set():
+            self._keep.set()
+            self._asked.put(None)
+
+    def close(self) -> None:
+        """End after the batch that is under way."""
+        self._closing.set()
+        self._asked.put(None)
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
+            self._thread = None
+
+    def connect(self, service: str) -> None:
+        """Open the database: what `open` does before it starts the thread."""
+        self._lock = os.open(f"{self.path}-fence-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._db = sqlite3.connect(
+            self.path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_KEPT,
+        )
+        self._db.execute("pragma journal_mode = wal")
+        self._db.execute("pragma synchronous = full")
+        self._rows = Rows(self._db)
+        self._in_handler = False
+        self._denied = False
+        self._db.set_authorizer(self._authorize)
+        with self._turn():
+            self._db.execute(_BEGIN)
+            try:
+                self._rows.create(service, self.path)
+                self._db.execute(_COMMIT)
+            except BaseException:
+                self._disconnect()
+                raise
+
+    def batch(self, calls: Sequence[Call]) -> int:
+        """Do as many of the calls as one transaction takes, and say how many. Until then nothing has happened.
+
+        Raises sqlite3.Error where the database fails, TransactionLost where a handler broke the transaction.
+        """
+        with self._turn():
+            try:
+                self._db.execute(_BEGIN)
+                self._rows.read_clock(self._clock())
+                until_s = time.perf_counter() + BATCH_S
+                done = 0
+                for call in calls:
+                    if done and time.perf_counter() > until_s:
+                        break
+                    self._one(call)
+                    done += 1
+                self._db.execute(_COMMIT)
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("rollback /* fence */")
+        return done
+
+    def forget(self) -> int:
+        """Delete some rows that have expired, and say how many."""
+        with self._turn():
+            try:
+                self._db.execute(_BEGIN)
+                self._rows.read_clock(self._clock())
+                forgotten = self._rows.forget()
+                self._db.execute(_COMMIT)
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("rollback /* fence */")
+        return forgotten
+
+    def _run(self, answer: Callable[[Sequence[Call]], None]) -> None:
+        try:
+            while not self._closing.is_set():
+                self._take()
+                if self._waiting:
+                    answer(self._work())
+                elif self._keep.is_set():
+                    self._forget()
+        except BaseException as error:  # noqa: BLE001 (the process must know, whatever it is)
+            log.critical("the fence in %s has failed", self.path, exc_info=error)
+            self.failure = error
+        finally:
+            self._disconnect()
+
+    def _take(self) -> None:
+        """Wait until something is asked for, and take all that is."""
+        if not self._waiting:
+            call = self._asked.get()
+            if call is not None:
+                self._waiting.append(call)
+        with contextlib.suppress(queue.Empty):
+            while len(self._waiting) < BATCH_MAX:
+                call = self._asked.get_nowait()
+                if call is not None:
+                    self._waiting.append(call)
+
+    def _work(self) -> list[Call]:
+        """Do a batch until it is committed, and give its calls."""
+        delay_s = RETRY_FIRST_S
+        while not self._closing.is_set():
+            calls = list(self._waiting) if self._alone == 0 else [self._waiting[0]]
+            try:
+                done = self.batch(calls)
+            except TransactionLost as lost:
+                if len(calls) > 1:
+                    # One of them did it. Each gets a transaction of its own, so that it hits no other.
+                    self._alone = len(calls)
+                    continue
+                self._refuse(calls[0], lost)
+                done = 1
+            except sqlite3.Error as error:
+                log.error("the fence in %s cannot commit, and tries again in %.2f s: %s", self.path, delay_s, error)
+                self._closing.wait(delay_s)
+                delay_s = min(2 * delay_s, RETRY_LAST_S)
+                continue
+            self._alone = max(self._alone - 1, 0)
+            return [self._waiting.popleft() for _ in range(done)]
+        return []
+
+    def _forget(self) -> None:
+        self._keep.clear()
+        try:
+            if self.forget():
+                # There may be more; what was asked for meanwhile comes first.
+                self.keep()
+        except sqlite3.Error as error:
+            log.warning("the fence in %s cannot forget rows now: %s", self.path, error)
+
+    def _refuse(self, call: Call, lost: TransactionLost) -> None:
+        """Judge a call whose handler makes the database roll back, and whose row is gone with it."""
+        note_failure(call, lost, takes_back=True)
+        call.ended = call.proposed
+        if call.ended is not None and call.ended[0] is Verdict.GAVE_UP_CLEAN:
+            call.stage = Stage.OUTCOME
+            self.batch([call])
+
+    def _one(self, call: Call) -> None:
+        key = row_key(call.work[3], call.work[4], call.handler.step_name)
+        if call.stage is Stage.OUTCOME:
+            self._outcome(call, key)
+            return
+        call.ended = call.error = None
+        if call.stage is Stage.WHOLE:
+            self._db.execute(_SAVEPOINT)
+        may_call = self._may_compensate(call, key) if call.handler.is_undo else self._may_act(call, key)
+        if call.stage is Stage.WHOLE:
+            if may_call:
+                self._call(call, key)
+            self._db.execute(_RELEASE)
+
+    def _may_act(self, call: Call, key: RowKey) -> bool:
+        """Decide on a RUN: whether the action is to be called. Else the call has ended."""
+        busy_ms = self._busy_ms(call)
+        call.was_tried = False
+        call.try_mark = 1
+        if self._rows.insert(key, RowState.INTENT, lives_ms=self._lives_ms(call), busy_ms=busy_ms):
+            return True
+        row = self._row(key)
+        decision = _ON_RUN[row.state]
+        if decision in (OnRun.CALL, OnRun.CALL_AGAIN):
+            self._rows.try_again(key, busy_ms=busy_ms, lives_ms=self._lives_ms(call))
+            call.was_tried = True
+            call.try_mark = row.tries + 1
+            return True
+        call.ended = (Verdict.DROP, b"") if decision is OnRun.DROP else row.ended
+        return False
+
+    def _may_compensate(self, call: Call, key: RowKey) -> bool:
+        """Decide on an UNDO: whether the compensation is to be called. Else the call has ended."""
+        if self._rows.insert(key, RowState.TOMBSTONE, lives_ms=self._lives_ms(call)):
+            call.ended = Verdict.UNDONE, b""
+            return False
+        row = self._row(key)
+        decision = _ON_UNDO[row.state]
+        if decision is OnUndo.ANSWER_UNDONE:
+            call.ended = Verdict.UNDONE, b""
+            return False
+        # The core knows what runs in this process. Another one that shares the database may be at the action.
+        busy_ms = row.busy_until_ms - self._rows.clock_ms
+        if row.state == RowState.INTENT and busy_ms > 0:
+            call.ended = Verdict.RETRY, b"%d its action may still be running" % busy_ms
+            return False
+        self._rows.begin_undo(key, lives_ms=self._lives_ms(call))
+        call.give_result(row.answer if decision is OnUndo.COMPENSATE else None)
+        return True
+
+    def _call(self, call: Call, key: RowKey) -> None:
+        """Call a handler between its savepoint and its outcome."""
+        self._in_handler, self._denied = True, False
+        try:
+            attempt(call, self._db)
+        finally:
+            self._in_handler = False
+        if not self._db.in_transaction:
+            raise TransactionLost(f"{call.handler.title}: the database rolled the transaction back") from call.error
+        error = call.error
+        if error is None:
+            call.ended = call.proposed
+            if call.handler.is_undo:
+                self._rows.undone(key)
+            elif call.ended is not None:
+                self._rows.settle(key, call.ended)
+            return
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DATABASE_FAILURES:
+            raise error
+        if self._denied and isinstance(error, sqlite3.DatabaseError):
+            call.error = error = _ended_transaction(call, error)
+        self._db.execute(_ROLLBACK_TO)
+        call.ended = judge(call, error, takes_back=True)
+        if call.handler.is_undo:
+            self._rows.begin_undo(key, lives_ms=self._lives_ms(call))
+        elif call.ended[0] in (Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
+            self._rows.insert_ended(key, call.ended, lives_ms=self._lives_ms(call))
+
+    def _outcome(self, call: Call, key: RowKey) -> None:
+        """Store how an external call ended. The row may say otherwise meanwhile, and is right."""
+        assert call.proposed is not None
+        call.ended = call.proposed
+        verdict = call.proposed[0]
+        if call.handler.is_undo:
+            if verdict is Verdict.UNDONE:
+                self._rows.undone(key)
+            return
+        if verdict not in (Verdict.DONE, Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
+            self._rows.stop_trying(key, call.try_mark)
+            return
+        only_try = None if verdict is Verdict.DONE else call.try_mark
+        if self._rows.settle(key, call.proposed, only_try=only_try):
+            return
+        row = self._rows.read(key)
+        if row is None:
+            self._rows.insert_ended(key, call.proposed, lives_ms=self._lives_ms(call))
+        elif row.state == RowState.INTENT:
+            # Another process has begun the next try: who can tell whether that one takes effect?
+            error = call.error or Rejected("rejected while another process tried")
+            call.was_tried = True
+            call.ended = again(call, error) if call.phase != Phase.BEFORE else judge(call, error)
+        else:
+            call.ended = row.ended if _ON_RUN[row.state] is not OnRun.DROP else (Verdict.DROP, b"")
+
+    def _row(self, key: RowKey) -> Row:
+        row = self._rows.read(key)
+        if row is None:
+            raise sqlite3.IntegrityError(f"row {key} cannot be inserted and is not there")
+        return row
+
+    def _lives_ms(self, call: Call) -> int:
+        """How long a row lives from now: beyond its saga's deadline, and beyond the last time it was asked for."""
+        deadline_ms = call.work[6]
+        return self.retention_ms + (max(deadline_ms - self._clock(), 0) if deadline_ms else 0)
+
+    def _busy_ms(self, call: Call) -> int:
+        return 0 if call.stage is Stage.WHOLE else round(call.handler.timeout_s * 1000) + BUSY_SLACK_MS
+
+    @contextlib.contextmanager
+    def _turn(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _authorize(self, action: int, name: str | None, *_: str | None) -> int:
+        """Keep handlers from ending the transaction that they are in."""
+        is_ours = action == sqlite3.SQLITE_TRANSACTION or (
+            action == sqlite3.SQLITE_SAVEPOINT and name is not None and "sagacore_call" in _
+        )
+        if self._in_handler and is_ours:
+            self._denied = True
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+    def _disconnect(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        os.close(self._lock)
+
+
+def _ended_transaction(call: Call, error: Exception) -> FenceError:
+    ended = FenceError(
+        "SAGA-E406",
+        f"{call.handler.title} tried to begin or end a transaction on ctx.db",
+        "leave commit(), rollback() and `with ctx.db:` out: effect and outcome are committed together, after the call",
+    )
+    ended.__cause__ = error
+    return ended

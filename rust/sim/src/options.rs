@@ -1,0 +1,223 @@
+//! What a seed chooses: the load, the processes, the network, and which faults strike how often. Whole classes of
+//! faults are off in some seeds: a system that is disturbed in every way at once hides what one way alone would show.
+
+use crate::mutation::Mutation;
+use crate::plans::Definition;
+use crate::random::Random;
+
+/// How a service keeps what it knows of its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceMode {
+    /// In the memory of its only process, as its effects are.
+    Memory,
+    /// In a database that all its processes share, committed with the effect.
+    Transactional,
+    /// In such a database, with the effect elsewhere: at a gateway that knows idempotency keys.
+    External,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    pub mode: FenceMode,
+    pub processes: usize,
+    /// The timeout of its steps.
+    pub timeout_ms: u64,
+    /// Tries before an action is given up.
+    pub tries_max: u64,
+    pub credit: u64,
+    /// How long a call takes: half of the calls take less.
+    pub call_half_us: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct NetworkOptions {
+    pub delay_first_us: u64,
+    pub delay_half_us: u64,
+    /// Frames under way to one peer before the broker's socket refuses more.
+    pub queued_frames_max: usize,
+}
+
+impl NetworkOptions {
+    pub fn heal(&mut self) {
+        self.delay_half_us = self.delay_half_us.min(2_000);
+        self.queued_frames_max = 4_096;
+    }
+}
+
+/// The classes of faults that strike processes and connections from time to time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    CrashBroker,
+    CrashCoordinator,
+    CrashService,
+    CrashClient,
+    PauseBroker,
+    PausePeer,
+    BreakConnection,
+    CutPeer,
+    CutBroker,
+    StallDisk,
+    ReplayFrame,
+    ForgeFrame,
+    Cancel,
+}
+
+impl Fault {
+    pub const ALL: [Self; 13] = [
+        Self::CrashBroker,
+        Self::CrashCoordinator,
+        Self::CrashService,
+        Self::CrashClient,
+        Self::PauseBroker,
+        Self::PausePeer,
+        Self::BreakConnection,
+        Self::CutPeer,
+        Self::CutBroker,
+        Self::StallDisk,
+        Self::ReplayFrame,
+        Self::ForgeFrame,
+        Self::Cancel,
+    ];
+}
+
+/// How often a call goes wrong, of 10,000.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Behaviour {
+    /// A business no: not a fault, it goes on after all faults have ended.
+    pub reject: u64,
+    pub fail: u64,
+    /// The effect takes place and a failure is told.
+    pub fail_after: u64,
+    /// The call reaches its gateway after everybody gave it up.
+    pub late: u64,
+    pub hang: u64,
+    pub slow: u64,
+    /// The process crashes at some point of the work.
+    pub crash: u64,
+}
+
+/// See the module's text.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub seed: u64,
+    pub mutation: Option<Mutation>,
+    pub sagas: usize,
+    pub plans: Vec<Definition>,
+    pub services: Vec<ServiceOptions>,
+    pub coordinators: usize,
+    pub slots: usize,
+    pub coordinator_credit: u64,
+    pub clients: usize,
+    /// Sagas begin within this time.
+    pub load_ms: u64,
+    /// After this time all faults end.
+    pub chaos_ms: u64,
+    pub network: NetworkOptions,
+    /// How long a sync takes: half of them take less.
+    pub sync_half_us: u64,
+    /// Bytes after which the log goes on in another segment.
+    pub segment_bytes: u64,
+    pub faults: Vec<Fault>,
+    /// Time between two faults, about.
+    pub fault_every_ms: u64,
+    pub behaviour: Behaviour,
+    /// Clocks begin at different times and do not run equally fast.
+    pub has_uneven_clocks: bool,
+}
+
+/// After the last fault everything must have ended within this time.
+pub const HEALING_MS: u64 = 240_000;
+
+impl Options {
+    /// What a seed chooses.
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed, "options");
+        let services = service_options(&mut random);
+        let plans = plans(&mut random, services.len());
+        let is_calm = random.chance(800);
+        let faults = if is_calm { Vec::new() } else { chosen_faults(&mut random) };
+        let load_ms = random.magnitude(50, 8_000);
+        Self {
+            seed,
+            mutation: None,
+            sagas: 100 + random.index(40),
+            plans,
+            services,
+            coordinators: random.between(1, 3) as usize,
+            slots: if random.chance(8_000) { 16 } else { 64 },
+            coordinator_credit: random.magnitude(1, 512),
+            clients: random.between(1, 3) as usize,
+            load_ms,
+            chaos_ms: if faults.is_empty() { load_ms } else { load_ms + random.magnitude(100, 20_000) },
+            network: NetworkOptions {
+                delay_first_us: random.magnitude(20, 5_000),
+                delay_half_us: random.magnitude(20, 30_000),
+                queued_frames_max: if is_calm || random.chance(8_000) { 4_096 } else { random.magnitude(2, 64) as usize },
+            },
+            sync_half_us: random.magnitude(50, 20_000),
+            segment_bytes: random.magnitude(16 << 10, 256 << 10),
+            behaviour: if is_calm { calm_behaviour(&mut random) } else { behaviour(&mut random) },
+            fault_every_ms: random.magnitude(20, 1_000),
+            has_uneven_clocks: !is_calm && random.coin(),
+            faults,
+        }
+    }
+
+    /// Whether nothing at all goes wrong: then every saga takes just the messages that its plan says.
+    pub fn is_calm(&self) -> bool {
+        let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash } = self.behaviour;
+        self.faults.is_empty() && fail + fail_after + late + hang + slow + crash == 0
+    }
+}
+
+fn service_options(random: &mut Random) -> Vec<ServiceOptions> {
+    let count = random.between(1, 4);
+    (0..count)
+        .map(|_| {
+            let mode = match random.below(3) {
+                0 => FenceMode::Memory,
+                1 => FenceMode::Transactional,
+                _ => FenceMode::External,
+            };
+            ServiceOptions {
+                mode,
+                processes: if mode == FenceMode::Memory { 1 } else { random.between(1, 3) as usize },
+                timeout_ms: random.magnitude(200, 4_000),
+                tries_max: random.between(1, 5),
+                credit: random.magnitude(1, 256),
+                call_half_us: random.magnitude(20, 50_000),
+            }
+        })
+        .collect()
+}
+
+fn plans(random: &mut Random, services: usize) -> Vec<Definition> {
+    let mut plans = vec![Definition::shop(random.coin(), services)];
+    for _ in 0..random.below(4) {
+        let steps_max = random.magnitude(2, 12) as usize;
+        plans.push(Definition::random(random, steps_max, services));
+    }
+    plans
+}
+
+fn chosen_faults(random: &mut Random) -> Vec<Fault> {
+    let share = random.between(1, 7) * 1_000;
+    Fault::ALL.into_iter().filter(|_| random.chance(share)).collect()
+}
+
+fn calm_behaviour(random: &mut Random) -> Behaviour {
+    Behaviour { reject: if random.coin() { 0 } else { 500 }, ..Behaviour::default() }
+}
+
+fn behaviour(random: &mut Random) -> Behaviour {
+    let mut rate = |most: u64| if random.coin() { 0 } else { random.magnitude(10, most) };
+    Behaviour {
+        reject: rate(2_000),
+        fail: rate(3_000),
+        fail_after: rate(1_500),
+        late: rate(1_000),
+        hang: rate(500),
+        slow: rate(1_000),
+        crash: rate(200),
+    }
+}
