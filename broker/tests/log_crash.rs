@@ -1,5 +1,7 @@
 //! The log over a disk that crashes: what was promised is there afterwards, in order, and nothing else is.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
 mod support;
 
 use proptest::prelude::*;
@@ -12,7 +14,10 @@ const SEGMENT_BYTES: u64 = 16 << 10;
 #[derive(Clone, Debug)]
 enum End {
     /// The power is cut once so many calls have changed the disk, or when the steps are done.
-    PowerCut { after: Option<u64>, seed: u64 },
+    PowerCut {
+        after: Option<u64>,
+        seed: u64,
+    },
     Kill,
     Stop,
 }

@@ -1,5 +1,7 @@
 //! Damage: whatever bit of the durable log flips, the log is refused or read right, never wrong.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
 mod support;
 
 use proptest::prelude::*;

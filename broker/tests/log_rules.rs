@@ -1,10 +1,12 @@
 //! The log's rules one by one: rotation, release, recycling, a full disk, a failed sync, and what recovery refuses.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
 mod support;
 
 use sagacore_broker::log::{
-    Config, DiskError, Durability, FrameType, LogError, PAYLOAD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, Verdict, Writer,
-    inspect, recover, repair,
+    Config, DiskError, Durability, Fault, FrameType, LogError, PAYLOAD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, Verdict,
+    Writer, inspect, recover, repair,
 };
 use support::{CrashDisk, Kept, Random, config, read_all};
 
@@ -360,13 +362,7 @@ fn the_written_only_log_syncs_what_a_release_rests_on() {
 
 #[test]
 fn errors_have_names_and_hints() {
-    let error = LogError::Damaged {
-        file: seg(3),
-        offset: 8192,
-        lsn: 40,
-        fault: sagacore_broker::log::Fault::Checksum,
-        later_lsn: 44,
-    };
+    let error = LogError::Damaged { file: seg(3), offset: 8192, lsn: 40, fault: Fault::Checksum, later_lsn: 44 };
     assert_eq!(error.name(), "log.damaged");
     let text = error.to_string();
     assert!(text.contains("0000000000000003.seg") && text.contains("8192") && text.contains("LSN 40"));
@@ -380,4 +376,38 @@ fn a_repair_of_a_sound_log_does_nothing() {
     assert_eq!(repair(&disk, &config(SEGMENT_BYTES), &mut |_| {}).unwrap(), None);
     assert_eq!(disk.list(), calls);
     assert_eq!(inspect(&disk, &mut |_| {}).unwrap().verdict, Verdict::Unclean);
+}
+
+#[test]
+fn a_segment_of_another_life_is_told_by_the_chain() {
+    // Two logs of one nonce and of frames of one size: only the checksums of the frames before differ.
+    let [disk, other] = [1, 2].map(|byte| {
+        let disk = CrashDisk::default();
+        let mut writer = start(&disk);
+        for _ in 0..12 {
+            writer.append(FrameType::Batch, 9, &[byte; 2_000]).unwrap();
+            writer.commit().unwrap();
+        }
+        disk
+    });
+    let first_lsn = read_all(&disk.copy(), &config(SEGMENT_BYTES)).unwrap().1.segments[1].first_lsn;
+    disk.put(&seg(2), other.contents(&seg(2)));
+    let error = refused(&disk);
+    assert!(matches!(error, LogError::Damaged { lsn, fault: Fault::Empty, .. } if lsn == first_lsn), "{error}");
+}
+
+#[test]
+fn an_interrupted_release_goes_on_at_the_next_start() {
+    let disk = CrashDisk::default();
+    let mut writer = start(&disk);
+    fill(&mut writer, 25);
+    let last = writer.segments().last().unwrap().number;
+    // The MARK is written and synced, then one file is renamed and its name synced.
+    disk.set_fuse(Some(4));
+    assert_eq!(writer.release_before(u64::MAX).unwrap_err().name(), "log.disk");
+    let disk = disk.crash(&mut Random(3));
+    assert!(disk.list().contains(&seg(2)) && !disk.list().contains(&seg(1)));
+    let (_, recovered) = read_all(&disk, &config(SEGMENT_BYTES)).unwrap();
+    assert_eq!(recovered.segments.iter().map(|segment| segment.number).collect::<Vec<_>>(), [last]);
+    assert!(!disk.list().contains(&seg(2)));
 }

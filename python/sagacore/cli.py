@@ -246,7 +246,7 @@ def graph(target: str, /) -> int:
 
 @log_app.command
 def verify(data: Path, /) -> int:
-    """Read every frame of a log and say whether it is whole, torn at its end, or damaged.
+    """Read every frame of a log and say whether it ended cleanly, in a crash, or is refused as damaged.
 
     Parameters
     ----------
@@ -255,9 +255,9 @@ def verify(data: Path, /) -> int:
     """
     from sagacore import _core
 
-    report = json.loads(_core.log_verify(str(data)))
-    print(json.dumps(report, indent=2))
-    return 0 if report["verdict"] != "damaged" else 1
+    verdict, reason, numbers = _core.log_verify(str(data))
+    print(json.dumps({"verdict": verdict, "reason": reason, **dict(numbers)}, indent=2))
+    return 1 if verdict == "refused" else 0
 
 
 @log_app.command
@@ -271,7 +271,7 @@ def repair(data: Path, /) -> int:
     """
     from sagacore import _core
 
-    print(_core.log_repair(str(data)))
+    print(_core.log_repair(str(data)) or "nothing to repair: the broker can start as it is")
     return 0
 
 

@@ -51,6 +51,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E403": "an external action has no transaction",
     "SAGA-E404": "the fence's database cannot be opened",
     "SAGA-E405": "the fence's database belongs to another service or version",
+    "SAGA-E406": "a handler tried to end the transaction that it is in",
     # Protocol and processes.
     "SAGA-E501": "a peer broke the protocol",
     "SAGA-E502": "the broker speaks another version of the protocol",

@@ -164,7 +164,7 @@ class Many(Generic[In, Out]):
             self._failed.append((name, error))
         else:
             self._full_since_s = None
-            self._ended.append(Ended(name, outcome, (self._session.now_s() - started_s) * 1000.0))
+            self._ended.append(Ended(name, outcome, (self._session.heard_s - started_s) * 1000.0))
         self.wake()
 
     def _hear_other(self, event: Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from sagacore._core import ClientCore
@@ -38,32 +39,35 @@ class Session:
         self._streams: dict[int, Hear] = {}
         self._last_call = 0
         self._last_stream = 0
-        self._waiters: set[asyncio.Future[Any]] = set()
+        self._waiters: dict[asyncio.Future[Any], float] = {}
+        """And since when each of them waits."""
         self._outside: list[asyncio.Future[Any]] = []
         self._refused_plans: dict[int, str] = {}
         self._flushing = False
         self._is_open = False
-        self._heard_s = 0.0
+        self.heard_s = 0.0
+        """When the broker last said something, by `now_s`."""
         self._watch: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Connect, in the background: what is started before the broker answers is sent when it does."""
         self._link.open()
         self._is_open = True
-        self._heard_s = self._loop.time()
-        self._watch_silence(self._heard_s)
+        self.heard_s = self.now_s()
+        self._watch_silence(self.heard_s)
 
     async def close(self) -> None:
         """Disconnect. Who still waits gets UsageError (SAGA-E306); the sagas go on."""
         self._is_open = False
         if self._watch is not None:
             self._watch.cancel()
-        self._fail_waiters(closed)
+        self._fail_waiters(closed, self.now_s())
         await self._link.close()
 
-    def now_s(self) -> float:
-        """The loop's clock."""
-        return self._loop.time()
+    @staticmethod
+    def now_s() -> float:
+        """A monotonic clock finer than the loop's, which may stand still for a whole turn."""
+        return perf_counter()
 
     def call_later(self, delay_s: float, function: Callable[[], None]) -> asyncio.TimerHandle:
         """Call a function after a delay."""
@@ -121,7 +125,7 @@ class Session:
     # Hearing
 
     def _deliver(self, frame: bytes, now_ms: int) -> None:
-        self._heard_s = self._loop.time()
+        self.heard_s = perf_counter()
         calls, streams = self._calls, self._streams
         for event in self.core.receive(frame, now_ms):
             correlation = event[0]
@@ -139,14 +143,19 @@ class Session:
     # Waiting
 
     def waiter(self) -> asyncio.Future[Any]:
-        """A future that fails if the broker is silent for longer than the client's timeout, or the client is closed."""
+        """A future that fails if from now on the broker is silent for the client's timeout, or the client is closed.
+
+        Raises UsageError (SAGA-E306) where it is closed already.
+        """
+        if not self._is_open:
+            raise closed()
         future: asyncio.Future[Any] = self._loop.create_future()
-        if self._is_open:
-            self._waiters.add(future)
-            future.add_done_callback(self._waiters.discard)
-        else:
-            future.set_exception(closed())
+        self._waiters[future] = self.now_s()
+        future.add_done_callback(self._forget_waiter)
         return future
+
+    def _forget_waiter(self, future: asyncio.Future[Any]) -> None:
+        self._waiters.pop(future, None)
 
     async def ask(self, send: Callable[[int], None]) -> Event:
         """Send a question or an order under a new correlation and wait for the answer.
@@ -177,15 +186,15 @@ class Session:
 
     def _watch_silence(self, due_s: float) -> None:
         """Looks again and again whether the broker says anything: one that lives does, several times a second."""
-        now_s, every_s = self._loop.time(), self.timeout_s / 8
+        now_s, every_s = self.now_s(), self.timeout_s / 8
         stood_still = now_s - due_s > every_s  # then the silence is our own: frames wait to be read
-        if not stood_still and now_s - self._heard_s > self.timeout_s:
-            self._fail_waiters(self.unavailable)
+        if not stood_still and now_s - self.heard_s > self.timeout_s:
+            self._fail_waiters(self.unavailable, now_s - self.timeout_s)
         self._watch = self._loop.call_later(every_s, self._watch_silence, now_s + every_s)
 
-    def _fail_waiters(self, error: Callable[[], SagacoreError]) -> None:
-        for future in self._waiters:
-            if not future.done():
+    def _fail_waiters(self, error: Callable[[], SagacoreError], since_s: float) -> None:
+        for future, began_s in self._waiters.items():
+            if began_s <= since_s and not future.done():
                 future.set_exception(error())
 
     # Sagas

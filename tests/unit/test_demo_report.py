@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from sagacore import UsageError
 from sagacore.demo.counters import Counters
 from sagacore.demo.ledger import Violation
 from sagacore.demo.options import DemoOptions
@@ -108,10 +109,11 @@ def test_a_run_in_which_nothing_ended_can_be_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"orders": 0}, {"reject": 1.5}, {"reject": -0.1}, {"kill": -1}, {"workers": 0}, {"in_flight": 0}]
+    "wrong",
+    [{"orders": 0}, {"reject": 1.5}, {"reject": -0.1}, {"kill": -1}, {"workers": 0}, {"slots": 8}, {"in_flight": 0}],
 )
 def test_options_that_cannot_be_run_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
         DemoOptions(**wrong)  # type: ignore[arg-type]
 
 

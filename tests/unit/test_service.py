@@ -220,7 +220,7 @@ def undo_text(order: Order, text: str | None) -> None: ...
 
 class TestRefusedHandlers:
     def test_parameters_that_cannot_be_read(self, service: Service) -> None:
-        def no_annotation(order: Order, created) -> Charged: ...  # type: ignore[no-untyped-def, empty-body]  # noqa: ANN001
+        def no_annotation(order: Order, created): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         def keyword(order: Order, *, created: Created) -> Charged: ...  # type: ignore[empty-body]
         def many(order: Order, *created: Created) -> Charged: ...  # type: ignore[empty-body]
         def two_contexts(order: Order, a: Context, b: Context) -> Charged: ...  # type: ignore[empty-body]
@@ -250,6 +250,12 @@ class TestRefusedHandlers:
             with refused("SAGA-E103"):
                 charge.action(function)  # type: ignore[arg-type]
         assert charge.implementation is None
+
+    def test_one_need_asked_for_twice_and_another_not_at_all(self, service: Service) -> None:
+        def repeats(order: Order, created: Created, again: Created) -> str: ...  # type: ignore[empty-body]
+
+        with refused("SAGA-E103"):
+            service.step("step", input=Order, output=str, needs=[Created, Charged]).action(repeats)
 
     def test_another_type_of_the_same_name(self, charge: Step[Order, Charged]) -> None:
         same_name = type("Charged", (Struct,), {})

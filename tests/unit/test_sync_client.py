@@ -37,7 +37,7 @@ def item(order: Order) -> str:
 
 
 def test_it_starts_follows_and_asks(broker: FakeBroker) -> None:
-    broker.stats = {"sessions": 1}
+    broker.stats = []
     with SyncClient("ipc:///nowhere", timeout=5) as client:
         saga = client.start(buy, ORDER, key="k")
         assert (saga.key, saga.id) == ("k", "0-1-00000007")
@@ -50,7 +50,9 @@ def test_it_starts_follows_and_asks(broker: FakeBroker) -> None:
         broker.ends = lambda _: DONE
         assert client.start(buy, ORDER, key="other").outcome() == Completed(Paid(5))
         assert client.attach("other", saga=buy).outcome(timeout=5) == Completed(Paid(5))
-        assert client.stats() == client.stuck() == {"sessions": 1}
+        assert client.stuck() == []
+        broker.stats = {"sessions": 1}
+        assert client.stats() == {"sessions": 1}
         client.resolve(saga.id, 0, "skip", reason="why")
         assert client.status("nobody") == Status("unknown")
         with pytest.raises(PayloadError):

@@ -2,7 +2,8 @@
 
 use sagacore_core::limits::{KEY_BYTES_MAX, RETRY_LATER_MS_MAX};
 use sagacore_core::wire::{
-    BodyWriter, CauseCode, Flags, Header, Key, Kind, Message, Refusal, Role, SagaId, Section, Transaction, TransactionWriter,
+    BodyWriter, CauseCode, Flags, Header, Key, Kind, Message, Refusal, Role, SagaId, Section, Transaction,
+    TransactionWriter,
 };
 
 use super::{Broker, Effect, Refused};
@@ -126,7 +127,9 @@ impl Broker {
             }
             Ok(Some(_)) => Err(Refused(Refusal::Mismatch, "one DEFINE a transaction")),
             Err((Refusal::Full, _)) => Err(Refused(Refusal::Full, "the broker knows as many plans as it may")),
-            Err((refusal, _)) => Err(Refused(refusal, "the plan does not compile, or is not what its fingerprint says")),
+            Err((refusal, _)) => {
+                Err(Refused(refusal, "the plan does not compile, or is not what its fingerprint says"))
+            }
         }
     }
 
@@ -309,5 +312,8 @@ fn is_cause(cause: &[u8], step: u8) -> bool {
     let named: Result<u8, _> = rmp::decode::read_int(&mut rest);
     let text = rmp::decode::read_str_from_slice(rest);
     let known = code.is_ok_and(|code| CauseCode::from_code(code).is_some());
-    matches!(parts, Ok(3)) && known && named.is_ok_and(|named| named == step) && text.is_ok_and(|(_, rest)| rest.is_empty())
+    matches!(parts, Ok(3))
+        && known
+        && named.is_ok_and(|named| named == step)
+        && text.is_ok_and(|(_, rest)| rest.is_empty())
 }

@@ -138,7 +138,7 @@ impl Broker {
     }
 
     /// Broker time: it stands still while the broker is down.
-    fn clock(&self, now_ms: u64) -> u64 {
+    pub fn time_ms(&self, now_ms: u64) -> u64 {
         self.base_ms + now_ms.saturating_sub(self.opened_ms)
     }
 
@@ -153,7 +153,7 @@ impl Broker {
 
     /// Judges what a peer sent. Answers wait for `take_frames`.
     pub fn receive(&mut self, identity: &[u8], frame: &[u8], now_ms: u64) {
-        let time_ms = self.clock(now_ms);
+        let time_ms = self.time_ms(now_ms);
         let transactions = match Transactions::parse(frame) {
             Ok(transactions) => transactions,
             Err(broken) => return self.refuse_frame(identity, &broken.to_string()),
@@ -215,7 +215,11 @@ impl Broker {
         reason: &str,
         time_ms: u64,
     ) {
-        if refusal == Refusal::Stale { self.stale += 1 } else { self.refused += 1 }
+        if refusal == Refusal::Stale {
+            self.stale += 1
+        } else {
+            self.refused += 1
+        }
         for key in transaction.consumes {
             let Some(token) = self.state.pending(key) else { continue };
             self.release(session, token, time_ms);
@@ -273,7 +277,7 @@ impl Broker {
 
     /// Ends deadlines, leases, delays and silent sessions.
     pub fn tick(&mut self, now_ms: u64) {
-        let time_ms = self.clock(now_ms);
+        let time_ms = self.time_ms(now_ms);
         if time_ms.saturating_sub(self.ticked_ms) > 2 * HEARTBEAT_MS {
             // It is we who were away: what peers said meanwhile still waits in the socket.
             self.queues.sessions.heard_all(time_ms);
@@ -295,7 +299,13 @@ impl Broker {
             let Some(found) = self.state.tokens.get(token) else { continue };
             let (saga, kind, step) = (found.saga, found.kind, found.position as u8);
             if kind == Kind::Run && self.state.may_abort(saga) {
-                self.abort(saga, CauseCode::DeliveryLimit, Some(step), "delivered too often without an answer", time_ms);
+                self.abort(
+                    saga,
+                    CauseCode::DeliveryLimit,
+                    Some(step),
+                    "delivered too often without an answer",
+                    time_ms,
+                );
             } else {
                 self.state.sagas[saga].stuck = true;
             }
@@ -346,7 +356,7 @@ impl Broker {
 
     /// The next record to write, if there is one. Call it until there is none.
     pub fn flush(&mut self, now_ms: u64) -> Option<Record> {
-        let time_ms = self.clock(now_ms);
+        let time_ms = self.time_ms(now_ms);
         let lsn = self.lsn();
         for session in self.judged.drain(..) {
             let Some(found) = self.queues.sessions.get_mut(session) else { continue };
@@ -371,7 +381,7 @@ impl Broker {
     /// All records up to this one are durable: what they caused becomes visible.
     pub fn synced(&mut self, lsn: u64, now_ms: u64) {
         self.durable_lsn = self.durable_lsn.max(lsn);
-        self.settle(self.clock(now_ms));
+        self.settle(self.time_ms(now_ms));
     }
 
     fn settle(&mut self, time_ms: u64) {
@@ -409,7 +419,7 @@ impl Broker {
 
     /// A frame could not be sent: the peer is gone, or takes nothing any more.
     pub fn lost(&mut self, identity: &[u8], now_ms: u64) {
-        let time_ms = self.clock(now_ms);
+        let time_ms = self.time_ms(now_ms);
         if let Some(session) = self.queues.sessions.find(identity) {
             self.queues.leave(&mut self.state, session, time_ms, &mut self.over_limit);
         }

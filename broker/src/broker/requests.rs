@@ -1,9 +1,7 @@
 //! What clients and operators ask of a saga, answered by the broker: status, outcome, cancel, resolve; and counters.
 
 use sagacore_core::limits::{REASON_BYTES_MAX, SECTION_BYTES_MAX};
-use sagacore_core::wire::{
-    CauseCode, Flags, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode,
-};
+use sagacore_core::wire::{CauseCode, Flags, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode};
 
 use super::{Broker, Effect, Refused};
 use crate::delivery::answer;
@@ -250,8 +248,14 @@ impl Broker {
 
     /// The sagas that are listed as stuck: a MessagePack array of [id, phase, steps].
     fn list_stuck(&self) -> Vec<u8> {
-        let stuck: Vec<SagaRef> =
-            self.state.sagas.iter().filter(|(_, saga)| saga.stuck).map(|(saga, _)| saga).take(STUCK_LISTED_MAX).collect();
+        let stuck: Vec<SagaRef> = self
+            .state
+            .sagas
+            .iter()
+            .filter(|(_, saga)| saga.stuck)
+            .map(|(saga, _)| saga)
+            .take(STUCK_LISTED_MAX)
+            .collect();
         let mut out = Vec::new();
         let _ = rmp::encode::write_array_len(&mut out, stuck.len() as u32);
         for saga in stuck {

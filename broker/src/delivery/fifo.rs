@@ -49,14 +49,6 @@ impl<K: Copy> Fifo<K> {
     pub fn drain(&mut self) -> impl Iterator<Item = (u64, K)> + '_ {
         self.queue.drain(..)
     }
-
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -74,7 +66,7 @@ mod tests {
         assert_eq!(fifo.pop_due(35, odd), Some(3));
         assert_eq!(fifo.pop_due(35, odd), None);
         assert_eq!(fifo.pop_due(1_000, |thing| thing == 9), Some(9));
-        assert!(fifo.is_empty());
+        assert_eq!(fifo.queue.len(), 0);
     }
 
     #[test]
@@ -83,6 +75,6 @@ mod tests {
         for thing in 0..1_000_000u32 {
             fifo.push(5, thing, |other| other == 0 || other + 10 > thing);
         }
-        assert!(fifo.len() <= SWEEP_AT_LEAST + 1);
+        assert!(fifo.queue.len() <= SWEEP_AT_LEAST + 1);
     }
 }

@@ -62,7 +62,11 @@ impl Queues {
         let service = state.plan_of(found.saga).services[usize::from(found.position)];
         let is_undo = found.kind == Kind::Undo;
         let queue = self.service(service);
-        if is_undo { queue.undo.push_back(token) } else { queue.run.push_back(token) }
+        if is_undo {
+            queue.undo.push_back(token)
+        } else {
+            queue.run.push_back(token)
+        }
         state.tokens[token].place = Place::Ready;
         self.stir(service);
     }

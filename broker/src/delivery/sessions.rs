@@ -4,7 +4,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 
-use sagacore_core::limits::{FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, PUBLISHES_MAX, TRANSACTION_BYTES_MAX};
+use sagacore_core::limits::{
+    FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, PUBLISHES_MAX, TRANSACTION_BYTES_MAX,
+};
 use sagacore_core::wire::{BodyWriter, Header, Role, Section, TransactionWriter, write_encoded, write_message};
 
 use super::Fifo;
@@ -137,10 +139,6 @@ impl Sessions {
 
     pub fn len(&self) -> usize {
         self.sessions.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
     }
 
     pub fn open(&mut self, opening: &Opening<'_>) -> SessionRef {

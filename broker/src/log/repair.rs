@@ -13,11 +13,7 @@ use super::{Config, Entry, ZERO_BYTES};
 ///
 /// # Errors
 /// What cannot be repaired this way: a log whose beginning is gone, or one of a newer version. Nothing was changed then.
-pub fn repair<D: Disk>(
-    disk: &D,
-    config: &Config,
-    sink: &mut dyn FnMut(Entry<'_>),
-) -> Result<Option<Cut>, LogError> {
+pub fn repair<D: Disk>(disk: &D, config: &Config, sink: &mut dyn FnMut(Entry<'_>)) -> Result<Option<Cut>, LogError> {
     config.check()?;
     let names = disk.names().during("list", "the log's directory")?;
     let mut numbers = before_gap(&names);

@@ -22,9 +22,8 @@ pub struct Expected {
 impl Expected {
     /// Whether this header says what is expected, of this saga.
     fn is_met_by(&self, header: &Header, of: &Header) -> bool {
-        let token = header.done.get() == self.done
-            && header.active.get() == self.active
-            && header.undo.get() == self.undo;
+        let token =
+            header.done.get() == self.done && header.active.get() == self.active && header.undo.get() == self.undo;
         header.kind() == self.kind
             && header.place.get() == self.place
             && header.saga == of.saga
@@ -55,7 +54,8 @@ impl State {
     pub fn expect(&self, consumed: &[TokenRef], out: &mut Vec<Expected>) -> Result<(), Refusal> {
         out.clear();
         let first = &self.tokens[*consumed.first().ok_or(Refusal::Mismatch)?];
-        if consumed.iter().any(|&token| self.tokens[token].saga != first.saga || self.tokens[token].kind != first.kind) {
+        if consumed.iter().any(|&token| self.tokens[token].saga != first.saga || self.tokens[token].kind != first.kind)
+        {
             return Err(Refusal::Mismatch);
         }
         let alone = consumed.len() == 1;

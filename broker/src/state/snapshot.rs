@@ -1,7 +1,7 @@
 //! Copies of what is still needed from old segments, so that the segments can go.
 //!
-//! A copy says of a saga, a plan or an outcome all that a replay needs, as of its own place in the log: it replaces what
-//! older records said.
+//! A copy says of a saga, a plan or an outcome all that a replay needs, as of its own place in the log: it replaces
+//! what older records said.
 //!
 //! ```text
 //! offset size field

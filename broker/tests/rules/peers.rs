@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use sagacore_broker::{Broker, Config, Opened, Record};
 use sagacore_core::limits::HEARTBEAT_MS;
-use sagacore_core::wire::{
-    Header, Key, Kind, Message, Role, Section, Sections, TransactionWriter, Transactions,
-};
+use sagacore_core::wire::{Header, Key, Kind, Message, Role, Section, Sections, TransactionWriter, Transactions};
 
 use crate::sagas::SagaModel;
 
@@ -80,7 +78,9 @@ impl World {
             while let Some(record) = self.broker.flush(self.now_ms) {
                 self.log.push(record);
             }
-            if self.syncs && let Some(last) = self.log.last() {
+            if self.syncs
+                && let Some(last) = self.log.last()
+            {
                 self.broker.synced(last.lsn, self.now_ms);
             }
             if self.log.len() == before {

@@ -42,14 +42,20 @@ pub fn config(segment_bytes: u64) -> Config {
 /// One step of a run.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Append { bytes: usize },
-    Copy { bytes: usize },
+    Append {
+        bytes: usize,
+    },
+    Copy {
+        bytes: usize,
+    },
     Commit,
     Mark,
     /// Prepare the next segment.
     Prepare,
     /// Give up all before the LSN at this share, in percent, of what is durable.
-    Release { percent: u64 },
+    Release {
+        percent: u64,
+    },
 }
 
 /// A log through its lives, and what it must hold.

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from sagacore.errors import UsageError
+
+SLOTS_MIN: Final = 16
+"""The smallest table that a coordinator can have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """The settings of one run. Raises `ValueError` where one of them cannot be."""
+    """The settings of one run. Raises UsageError (SAGA-E111) where one of them cannot be."""
 
     orders: int = 20_000
     """Orders to place."""
@@ -36,10 +41,10 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in ("orders", "in_flight", "slots", "coordinators", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be 1 or more")
+        for name, least in (("orders", 1), ("in_flight", 1), ("slots", SLOTS_MIN), ("coordinators", 1), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise UsageError("SAGA-E111", f"{name} is {getattr(self, name)}", f"it must be {least} or more")
         if not 0 <= self.reject <= 1:
-            raise ValueError(f"reject is {self.reject}, must be a share from 0 to 1")
+            raise UsageError("SAGA-E111", f"reject is {self.reject}", "it is a share, from 0 to 1")
         if self.kill < 0:
-            raise ValueError(f"kill is {self.kill}, must be 0 or more")
+            raise UsageError("SAGA-E111", f"kill is {self.kill}", "it must be 0 or more")

@@ -180,9 +180,7 @@ async def attempt_async(call: Call) -> None:
             value = await handler.start(call.work)
         call.proposed = (handler.success, handler.encode(value, call.work[10]))
     except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
-        if timeout.expired():
-            error = TimeoutError(f"no end after {handler.timeout_s:g} s")
-        note_failure(call, error)
+        note_failure(call, TimeoutError(f"no end after {handler.timeout_s:g} s") if timeout.expired() else error)
 
 
 def note_failure(call: Call, error: Exception, *, takes_back: bool = False) -> None:

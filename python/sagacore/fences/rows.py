@@ -55,7 +55,6 @@ _SCHEMA: Final = (
     ) without rowid""",
     "create index if not exists sagacore_fence_expiry on sagacore_fence (expires_ms)",
 )
-_THIS: Final = "saga = ? and attempt = ? and step = ?"
 
 
 class RowState(enum.IntEnum):
@@ -139,7 +138,7 @@ class Rows:
         if found != (service, VERSION):
             raise FenceError(
                 "SAGA-E405",
-                f"the fence in {path} is of service {found[0]!r}, version {found[1]}, not {service!r}, version {VERSION}",
+                f"the fence in {path} is of {found[0]!r}, version {found[1]}; this is {service!r}, version {VERSION}",
                 "give each service a database of its own; after an upgrade see CHANGELOG.md",
             )
 
@@ -150,9 +149,7 @@ class Rows:
         is_gap = not 0 <= passed_ms <= CLOCK_GAP_MS
         self.clock_ms = clock_ms if is_gap else clock_ms + passed_ms
         if is_gap or passed_ms >= CLOCK_STEP_MS:
-            self._cursor.execute(
-                "update sagacore_fence_state set clock_ms = ?, seen_ms = ?", (self.clock_ms, now_ms)
-            )
+            self._cursor.execute("update sagacore_fence_state set clock_ms = ?, seen_ms = ?", (self.clock_ms, now_ms))
 
     def insert(self, key: RowKey, state: RowState, *, lives_ms: int, busy_ms: int = 0) -> bool:
         """Make the row, and say whether it is new: that is how a repetition is noticed, without reading first."""
@@ -167,7 +164,8 @@ class Rows:
         """Make the row of an action that has ended, where there is none."""
         verdict, answer = ended
         self._cursor.execute(
-            "insert into sagacore_fence (saga, attempt, step, state, verdict, answer, tries, busy_until_ms, expires_ms) "
+            "insert into sagacore_fence "
+            "(saga, attempt, step, state, verdict, answer, tries, busy_until_ms, expires_ms) "
             "values (?, ?, ?, ?, ?, ?, 1, 0, ?) on conflict do nothing",
             (*key, _state_of(verdict), verdict, answer, self.clock_ms + lives_ms),
         )
@@ -175,7 +173,9 @@ class Rows:
     def read(self, key: RowKey) -> Row | None:
         """The row, if there is one."""
         found = self._cursor.execute(
-            f"select state, verdict, answer, tries, busy_until_ms from sagacore_fence where {_THIS}", key
+            "select state, verdict, answer, tries, busy_until_ms from sagacore_fence "
+            "where saga = ? and attempt = ? and step = ?",
+            key,
         ).fetchone()
         return None if found is None else Row(found[0], found[1], found[2] or b"", found[3], found[4])
 
@@ -183,7 +183,7 @@ class Rows:
         """Note that the action is called once more."""
         self._cursor.execute(
             "update sagacore_fence set tries = tries + 1, busy_until_ms = max(busy_until_ms, ?), "
-            f"expires_ms = max(expires_ms, ?) where {_THIS}",
+            "expires_ms = max(expires_ms, ?) where saga = ? and attempt = ? and step = ?",
             (self.clock_ms + busy_ms, self.clock_ms + lives_ms, *key),
         )
 
@@ -191,8 +191,8 @@ class Rows:
         """Store how the action ended, unless the row says already. `only_try`: only if no other try began since."""
         verdict, answer = ended
         self._cursor.execute(
-            f"update sagacore_fence set state = ?, verdict = ?, answer = ?, busy_until_ms = 0 where {_THIS} "
-            "and state = ? and coalesce(tries = ?, true)",
+            "update sagacore_fence set state = ?, verdict = ?, answer = ?, busy_until_ms = 0 "
+            "where saga = ? and attempt = ? and step = ? and state = ? and coalesce(tries = ?, true)",
             (_state_of(verdict), verdict, answer, *key, RowState.INTENT, only_try),
         )
         return self._cursor.rowcount == 1
@@ -200,7 +200,8 @@ class Rows:
     def stop_trying(self, key: RowKey, try_mark: int) -> None:
         """Note that this try runs no more, and that nobody knows what it did."""
         self._cursor.execute(
-            f"update sagacore_fence set busy_until_ms = 0 where {_THIS} and state = ? and tries = ?",
+            "update sagacore_fence set busy_until_ms = 0 "
+            "where saga = ? and attempt = ? and step = ? and state = ? and tries = ?",
             (*key, RowState.INTENT, try_mark),
         )
 
@@ -208,14 +209,15 @@ class Rows:
         """Note that the compensation has begun: the action is not called again, and the row lives on."""
         self._cursor.execute(
             "update sagacore_fence set state = case state when ? then ? else state end, "
-            f"expires_ms = max(expires_ms, ?) where {_THIS}",
+            "expires_ms = max(expires_ms, ?) where saga = ? and attempt = ? and step = ?",
             (RowState.INTENT, RowState.UNDOING, self.clock_ms + lives_ms, *key),
         )
 
     def undone(self, key: RowKey) -> None:
         """Note that the compensation has succeeded."""
         self._cursor.execute(
-            f"update sagacore_fence set state = ?, verdict = 0, answer = null where {_THIS} and state in (?, ?)",
+            "update sagacore_fence set state = ?, verdict = 0, answer = null "
+            "where saga = ? and attempt = ? and step = ? and state in (?, ?)",
             (RowState.UNDONE, *key, RowState.DONE, RowState.UNDOING),
         )
 

@@ -20,12 +20,12 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sagacore import _core
 from sagacore.errors import FenceError
-from sagacore.fences.calls import Call, Phase, Stage, Verdict, again, attempt, judge, note_failure
+from sagacore.fences.calls import Call, Ended, Stage, Verdict, attempt, judge, note_failure
 from sagacore.fences.rows import OnRun, OnUndo, Row, RowKey, Rows, RowState, row_key
 from sagacore.steps import Rejected
 from sagacore.transport import now_ms
@@ -43,20 +43,12 @@ STATEMENTS_KEPT: Final = 512
 
 _ON_RUN: Final = tuple(OnRun(_core.fence_on_run(state)) for state in RowState)
 _ON_UNDO: Final = tuple(OnUndo(_core.fence_on_undo(state)) for state in RowState)
-_DATABASE_FAILURES: Final = frozenset(
-    (
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_READONLY,
-    )
-)
+# Not the handler's fault, whatever it was doing: nothing is judged until the database works again.
+_DATABASE_FAILURES: Final = frozenset((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM))
 # Texts of their own: a handler that writes "commit" must not find them among the prepared statements.
 _BEGIN: Final = "begin immediate /* fence */"
 _COMMIT: Final = "commit /* fence */"
+_ROLLBACK: Final = "rollback /* fence */"
 _SAVEPOINT: Final = "savepoint sagacore_call"
 _ROLLBACK_TO: Final = "rollback to sagacore_call"
 _RELEASE: Final = "release sagacore_call"
@@ -83,6 +75,9 @@ class SqliteFence:
         self._keep = threading.Event()
         self._closing = threading.Event()
         self._alone = 0
+        """So many of those that wait get a transaction each."""
+        self._in_handler = False
+        self._denied = False
         self._thread: threading.Thread | None = None
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
@@ -92,7 +87,9 @@ class SqliteFence:
             self.connect(service)
         except (sqlite3.Error, OSError) as error:
             raise FenceError(
-                "SAGA-E404", f"cannot open the fence in {self.path}: {error}", "check the path, its folder and its rights"
+                "SAGA-E404",
+                f"cannot open the fence in {self.path}: {error}",
+                "check the path, its folder and its rights",
             ) from error
 
         def answer(calls: Sequence[Call]) -> None:
@@ -123,62 +120,55 @@ class SqliteFence:
     def connect(self, service: str) -> None:
         """Open the database: what `open` does before it starts the thread."""
         self._lock = os.open(f"{self.path}-fence-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._db = sqlite3.connect(
-            self.path,
-            timeout=BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=STATEMENTS_KEPT,
-        )
-        self._db.execute("pragma journal_mode = wal")
-        self._db.execute("pragma synchronous = full")
-        self._rows = Rows(self._db)
-        self._in_handler = False
-        self._denied = False
-        self._db.set_authorizer(self._authorize)
-        with self._turn():
-            self._db.execute(_BEGIN)
-            try:
+        try:
+            self._db = sqlite3.connect(
+                self.path,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=STATEMENTS_KEPT,
+            )
+        except sqlite3.Error:
+            os.close(self._lock)
+            raise
+        try:
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = full")
+            self._db.set_authorizer(self._authorize)
+            self._rows = Rows(self._db)
+            with self._transaction():
                 self._rows.create(service, self.path)
-                self._db.execute(_COMMIT)
-            except BaseException:
-                self._disconnect()
-                raise
+        except BaseException:
+            self.disconnect()
+            raise
+
+    def disconnect(self) -> None:
+        """Close the database: what `close` does after the thread has ended."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        os.close(self._lock)
 
     def batch(self, calls: Sequence[Call]) -> int:
         """Do as many of the calls as one transaction takes, and say how many. Until then nothing has happened.
 
         Raises sqlite3.Error where the database fails, TransactionLost where a handler broke the transaction.
         """
-        with self._turn():
-            try:
-                self._db.execute(_BEGIN)
-                self._rows.read_clock(self._clock())
-                until_s = time.perf_counter() + BATCH_S
-                done = 0
-                for call in calls:
-                    if done and time.perf_counter() > until_s:
-                        break
-                    self._one(call)
-                    done += 1
-                self._db.execute(_COMMIT)
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("rollback /* fence */")
+        done = 0
+        with self._transaction():
+            self._rows.read_clock(self._clock())
+            until_s = time.perf_counter() + BATCH_S
+            for call in calls:
+                self._one(call)
+                done += 1
+                if time.perf_counter() > until_s:
+                    break
         return done
 
     def forget(self) -> int:
-        """Delete some rows that have expired, and say how many."""
-        with self._turn():
-            try:
-                self._db.execute(_BEGIN)
-                self._rows.read_clock(self._clock())
-                forgotten = self._rows.forget()
-                self._db.execute(_COMMIT)
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("rollback /* fence */")
-        return forgotten
+        """Delete some rows that have expired, and say how many. Raises sqlite3.Error."""
+        with self._transaction():
+            self._rows.read_clock(self._clock())
+            return self._rows.forget()
 
     def _run(self, answer: Callable[[Sequence[Call]], None]) -> None:
         try:
@@ -186,13 +176,13 @@ class SqliteFence:
                 self._take()
                 if self._waiting:
                     answer(self._work())
-                elif self._keep.is_set():
+                if self._keep.is_set():
                     self._forget()
-        except BaseException as error:  # noqa: BLE001 (the process must know, whatever it is)
+        except BaseException as error:
             log.critical("the fence in %s has failed", self.path, exc_info=error)
             self.failure = error
         finally:
-            self._disconnect()
+            self.disconnect()
 
     def _take(self) -> None:
         """Wait until something is asked for, and take all that is."""
@@ -218,10 +208,11 @@ class SqliteFence:
                     # One of them did it. Each gets a transaction of its own, so that it hits no other.
                     self._alone = len(calls)
                     continue
-                self._refuse(calls[0], lost)
+                if not self._refuse(calls[0], lost):
+                    continue
                 done = 1
             except sqlite3.Error as error:
-                log.error("the fence in %s cannot commit, and tries again in %.2f s: %s", self.path, delay_s, error)
+                log.warning("the fence in %s cannot commit, and tries again in %.2f s: %s", self.path, delay_s, error)
                 self._closing.wait(delay_s)
                 delay_s = min(2 * delay_s, RETRY_LAST_S)
                 continue
@@ -238,13 +229,14 @@ class SqliteFence:
         except sqlite3.Error as error:
             log.warning("the fence in %s cannot forget rows now: %s", self.path, error)
 
-    def _refuse(self, call: Call, lost: TransactionLost) -> None:
-        """Judge a call whose handler makes the database roll back, and whose row is gone with it."""
+    def _refuse(self, call: Call, lost: TransactionLost) -> bool:
+        """Judge a call whose handler makes the database roll back. False: the verdict needs a row, and comes again."""
         note_failure(call, lost, takes_back=True)
-        call.ended = call.proposed
-        if call.ended is not None and call.ended[0] is Verdict.GAVE_UP_CLEAN:
+        if call.proposed is not None and call.proposed[0] is Verdict.GAVE_UP_CLEAN:
             call.stage = Stage.OUTCOME
-            self.batch([call])
+            return False
+        call.ended = call.proposed
+        return True
 
     def _one(self, call: Call) -> None:
         key = row_key(call.work[3], call.work[4], call.handler.step_name)
@@ -274,7 +266,7 @@ class SqliteFence:
             call.was_tried = True
             call.try_mark = row.tries + 1
             return True
-        call.ended = (Verdict.DROP, b"") if decision is OnRun.DROP else row.ended
+        call.ended = _answer(row)
         return False
 
     def _may_compensate(self, call: Call, key: RowKey) -> bool:
@@ -303,18 +295,14 @@ class SqliteFence:
             attempt(call, self._db)
         finally:
             self._in_handler = False
-        if not self._db.in_transaction:
-            raise TransactionLost(f"{call.handler.title}: the database rolled the transaction back") from call.error
         error = call.error
-        if error is None:
-            call.ended = call.proposed
-            if call.handler.is_undo:
-                self._rows.undone(key)
-            elif call.ended is not None:
-                self._rows.settle(key, call.ended)
-            return
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DATABASE_FAILURES:
             raise error
+        if not self._db.in_transaction:
+            raise TransactionLost("the database rolled back the transaction that the handler was in") from error
+        if error is None:
+            self._succeeded(call, key)
+            return
         if self._denied and isinstance(error, sqlite3.DatabaseError):
             call.error = error = _ended_transaction(call, error)
         self._db.execute(_ROLLBACK_TO)
@@ -323,6 +311,14 @@ class SqliteFence:
             self._rows.begin_undo(key, lives_ms=self._lives_ms(call))
         elif call.ended[0] in (Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
             self._rows.insert_ended(key, call.ended, lives_ms=self._lives_ms(call))
+
+    def _succeeded(self, call: Call, key: RowKey) -> None:
+        assert call.proposed is not None
+        call.ended = call.proposed
+        if call.handler.is_undo:
+            self._rows.undone(key)
+        else:
+            self._rows.settle(key, call.proposed)
 
     def _outcome(self, call: Call, key: RowKey) -> None:
         """Store how an external call ended. The row may say otherwise meanwhile, and is right."""
@@ -344,11 +340,10 @@ class SqliteFence:
             self._rows.insert_ended(key, call.proposed, lives_ms=self._lives_ms(call))
         elif row.state == RowState.INTENT:
             # Another process has begun the next try: who can tell whether that one takes effect?
-            error = call.error or Rejected("rejected while another process tried")
             call.was_tried = True
-            call.ended = again(call, error) if call.phase != Phase.BEFORE else judge(call, error)
+            call.ended = judge(call, call.error or Rejected())
         else:
-            call.ended = row.ended if _ON_RUN[row.state] is not OnRun.DROP else (Verdict.DROP, b"")
+            call.ended = _answer(row)
 
     def _row(self, key: RowKey) -> Row:
         row = self._rows.read(key)
@@ -365,27 +360,34 @@ class SqliteFence:
         return 0 if call.stage is Stage.WHOLE else round(call.handler.timeout_s * 1000) + BUSY_SLACK_MS
 
     @contextlib.contextmanager
-    def _turn(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _transaction(self) -> Iterator[None]:
+        """One transaction, in this process's turn; rolled back unless it ends well."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
+            self._db.execute(_BEGIN)
             yield
+            self._db.execute(_COMMIT)
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            try:
+                if self._db.in_transaction:
+                    self._db.execute(_ROLLBACK)
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _authorize(self, action: int, name: str | None, *_: str | None) -> int:
-        """Keep handlers from ending the transaction that they are in."""
+    def _authorize(self, action: int, _operation: str | None, name: str | None, *_: str | None) -> int:
+        """Keep handlers from ending the transaction, or the savepoint, that they are in."""
         is_ours = action == sqlite3.SQLITE_TRANSACTION or (
-            action == sqlite3.SQLITE_SAVEPOINT and name is not None and "sagacore_call" in _
+            action == sqlite3.SQLITE_SAVEPOINT and name == "sagacore_call"
         )
         if self._in_handler and is_ours:
             self._denied = True
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
-    def _disconnect(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
-        os.close(self._lock)
+
+def _answer(row: Row) -> Ended:
+    """What a repeated RUN is answered with."""
+    return (Verdict.DROP, b"") if _ON_RUN[row.state] is OnRun.DROP else row.ended
 
 
 def _ended_transaction(call: Call, error: Exception) -> FenceError:

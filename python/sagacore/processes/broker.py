@@ -92,7 +92,7 @@ class Broker:
         if self._core is not None:
             if self._core.fileno() >= 0:
                 asyncio.get_running_loop().remove_reader(self._core.fileno())
-            self._core.close()
+            self._core.close(now_ms())
         self._hub.close()
 
     def _receive(self, frames: list[tuple[bytes, bytes]], time_ms: int) -> None:

@@ -48,7 +48,7 @@ pub const HEARTBEATS_MISSED_MAX: u64 = 3;
 pub const PATIENCE_MS: u64 = 3_000;
 /// A subscription that got no answer is repeated so often.
 pub const SUBSCRIBE_AGAIN_MS: u64 = 250;
-/// What a delivered message may take beyond its step's timeout before it is delivered again: it may queue at the service.
+/// What a delivered message may take beyond its step's timeout before it is delivered again: it may queue there.
 pub const LEASE_QUEUE_MS: u64 = 10_000;
 /// Deliveries of one forward message before its saga is aborted; of any other, before it is listed as stuck.
 pub const DELIVERIES_MAX: u32 = 20;

@@ -1,7 +1,7 @@
 //! The fence's rules, for fences that are kept elsewhere.
 
-use pyo3::prelude::*;
 use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
 
 use sagacore_core::fence::{RowState, on_run, on_undo};
 

@@ -1,10 +1,14 @@
-//! What a plan means, worked out a second time and as simply as it goes: nothing here asks the real compiler.
+//! What a plan means, worked out a second time and as simply as it goes, to compare the real compiler with.
+
+use sagacore_core::plan::Plan;
 
 use crate::plans::{Definition, ancestors};
 
 /// A plan as the checks see it. Sets of steps are bits.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Model {
+    /// The real one: for the numbers of its edges, and the size of its largest message.
+    pub plan: Plan,
     pub definition: Definition,
     pub bytes: Vec<u8>,
     pub fingerprint: u64,
@@ -30,7 +34,7 @@ pub fn steps(set: u64) -> impl Iterator<Item = usize> {
 impl Model {
     pub fn new(definition: Definition, index: usize) -> Self {
         let bytes = definition.encode(index);
-        let plan = sagacore_core::plan::Plan::compile(&bytes);
+        let plan = Plan::compile(&bytes);
         let plan = plan.unwrap_or_else(|error| unreachable!("the simulator defines what compiles: {error}"));
         let count = definition.steps.len();
         let all = u64::MAX >> (64 - count);
@@ -43,6 +47,7 @@ impl Model {
         let mut model = Self {
             fingerprint: sagacore_core::plan::fingerprint(&bytes),
             token_bytes_max: plan.token_bytes_max,
+            plan,
             messages: 0,
             definition,
             bytes,

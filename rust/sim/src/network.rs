@@ -64,6 +64,11 @@ impl Network {
         Self { options, random, connections: Vec::new(), sockets, is_broker_up: false }
     }
 
+    /// The process at the other end of a connection.
+    pub fn process_of(&self, identity: &[u8]) -> usize {
+        connection_of(identity).and_then(|index| self.connections.get(index)).map_or(0, |found| found.process)
+    }
+
     /// From now on only what is left of earlier faults disturbs.
     pub fn heal(&mut self, now_us: u64) {
         self.options.heal();

@@ -97,6 +97,21 @@ impl Coordinator {
         self.table.bytes()
     }
 
+    /// Tells the broker, with a heartbeat, how this coordinator is: its own numbers and what its process adds.
+    pub fn report_stats(&mut self, extra: &[(&str, u64)]) {
+        let entries = self.stats().entries();
+        let mut data = Vec::new();
+        // Writing to a vector cannot fail.
+        let _ = rmp::encode::write_map_len(&mut data, (entries.len() + extra.len()) as u32);
+        for (name, number) in entries.iter().chain(extra) {
+            let _ = rmp::encode::write_str(&mut data, name);
+            let _ = rmp::encode::write_uint(&mut data, *number);
+        }
+        self.peer.tell(Header::new(Kind::Ping), |body| {
+            body.section(Section::DATA, &data);
+        });
+    }
+
     fn read(&mut self, frame: &[u8], now_ms: u64) -> Result<(), Malformed> {
         for transaction in Transactions::parse(frame)? {
             for message in transaction?.messages() {

@@ -48,7 +48,7 @@ pub struct Key {
 const _: () = {
     assert!(size_of::<Head>() == TRANSACTION_HEADER_BYTES);
     assert!(size_of::<Key>() == KEY_BYTES);
-    assert!(TRANSACTION_HEADER_BYTES % 8 == 0 && KEY_BYTES % 8 == 0);
+    assert!(TRANSACTION_HEADER_BYTES.is_multiple_of(8) && KEY_BYTES.is_multiple_of(8));
 };
 
 impl Key {
@@ -92,7 +92,7 @@ impl<'a> Transaction<'a> {
             return Err(Malformed::TransactionCounts);
         }
         let keys_end = TRANSACTION_HEADER_BYTES + consumes * KEY_BYTES;
-        if length % 8 != 0 || length > TRANSACTION_BYTES_MAX || length < keys_end {
+        if !length.is_multiple_of(8) || length > TRANSACTION_BYTES_MAX || length < keys_end {
             return Err(Malformed::TransactionLength);
         }
         if length > bytes.len() {

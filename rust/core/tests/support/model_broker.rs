@@ -57,8 +57,6 @@ pub struct Broker {
     pub sagas: Vec<Saga>,
     pub sessions: Vec<Session>,
     pub now_ms: u64,
-    /// What is ready of a block comes with the first of it, not only what is parked.
-    pub brings_ready: bool,
     pub stale: u64,
     pub parked: u64,
 }
@@ -71,7 +69,6 @@ impl Broker {
             sagas: Vec::new(),
             sessions: (0..coordinators).map(|_| Session::default()).collect(),
             now_ms: 1,
-            brings_ready: true,
             stale: 0,
             parked: 0,
         }
@@ -228,9 +225,10 @@ impl Broker {
         due.map(|(index, name, _)| (index, *name)).collect()
     }
 
-    /// Delivers a token, others of its block before it, and all `copies` times.
-    pub fn deliver(&mut self, coordinator: usize, saga: usize, name: Name, copies: usize) {
-        let together = self.together(saga, name);
+    /// Delivers a token, `copies` times. What is parked of its block comes before it, and what else is ready of it
+    /// unless the token comes alone: a ready one may not have been durable yet.
+    pub fn deliver(&mut self, coordinator: usize, (saga, name): (usize, Name), copies: usize, alone: bool) {
+        let together = self.together(saga, name, alone);
         let mut messages = Vec::new();
         for name in together {
             let token = self.sagas[saga].pending.get_mut(&name).unwrap();
@@ -259,10 +257,10 @@ impl Broker {
         session.inbox.push_back(frame);
     }
 
-    fn together(&self, saga: usize, name: Name) -> Vec<Name> {
+    fn together(&self, saga: usize, name: Name, alone: bool) -> Vec<Name> {
         let same_block = |other: &Name| other.0 == name.0 && block_of(other.1) == block_of(name.1);
         let pending = self.sagas[saga].pending.iter();
-        let comes_too = |at: Where| at == Where::Parked || (self.brings_ready && at == Where::Ready);
+        let comes_too = |at: Where| at == Where::Parked || (!alone && at == Where::Ready);
         let beside = pending.filter(|(other, token)| **other != name && same_block(other) && comes_too(token.at));
         beside.map(|(other, _)| *other).chain([name]).collect()
     }
@@ -318,6 +316,7 @@ impl Broker {
                 welcome.amount = 1.into();
                 self.push(coordinator, welcome);
             }
+            _ if !self.sessions[coordinator].open => self.push(coordinator, refused(0, Refusal::NoSession)),
             Kind::Credit => {
                 let session = &mut self.sessions[coordinator];
                 assert!(session.credit <= header.amount.get(), "credit never shrinks");

@@ -1,0 +1,394 @@
+"""A service's process: takes work from the core, calls handlers, and gives the core how they ended.
+
+```text
+work -> fence in memory -> plain function -> on the loop, many in a row, while it is quick; else in a thread
+                        -> coroutine      -> a task, with its timeout
+     -> fence in SQLite -> transactional  -> the fence's thread calls it within its transaction
+                        -> external       -> intent -> thread or task -> outcome
+ended -> finish, many at a time -> the link sends the transactions
+```
+What runs at a time is bounded by the credit that the core gives the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sagacore._core import Worker as WorkerCore
+from sagacore.errors import FenceError, ProtocolError
+from sagacore.fences import RETENTION_MS_DEFAULT, Fence, make_fence
+from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict, Work, attempt, attempt_async, note_failure
+from sagacore.processes.load import load
+from sagacore.processes.run import run
+from sagacore.service import Service
+from sagacore.steps import Rejected
+from sagacore.transport import Link, now_ms
+
+LEASE_QUEUE_MS: Final = 10_000
+"""A delivered message may wait so long beyond its step's timeout before it is delivered again."""
+SLICE_S: Final = 0.005
+"""Plain functions are called for so long before the loop does something else."""
+WATCH_S: Final = 0.1
+KEEP_EVERY: Final = 10
+REFUSED_S: Final = 5.0
+"""A process with fences in memory waits so long for the one before it to be known as dead."""
+REPORT_MS: Final = 1_000
+"""Of one handler at most one error in this time is logged with its traceback; the others are counted."""
+CONFIRM_S: Final = 1.0
+NO_COMPENSATION: Final = b"5000 this process has no compensation for the step: the saga's plan is of another version"
+
+log = logging.getLogger("sagacore.service")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """The settings of a service's process."""
+
+    endpoint: str
+    fence: str = "memory"
+    """`memory`, or `sqlite:PATH`."""
+    credit: int = 2_048
+    """Messages that it may hold unanswered, and so coroutines that run at a time."""
+    threads: int = 16
+    """Threads for plain functions that are not quick, or external."""
+    retention_ms: int = RETENTION_MS_DEFAULT
+    """How long a fence's row outlives its saga's deadline."""
+    drain_s: float = 10.0
+    """How long what runs may take to end when the process is asked to."""
+
+
+class ServiceCore(Protocol):
+    """What the process asks of its core: see `sagacore._core.Worker`."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the broker has welcomed it."""
+
+    @property
+    def refused(self) -> str | None:
+        """Why it has not."""
+
+    def connect(self, now_ms: int) -> None:
+        """A fresh socket is there."""
+
+    def tick(self, now_ms: int) -> bool:
+        """Time has passed. True: a new socket is wanted."""
+
+    def frame(self, now_ms: int) -> bytes | None:
+        """What to send now; asked until there is nothing."""
+
+    def receive(self, frame: bytes, now_ms: int) -> list[Work]:
+        """Take a frame, and give what is to be called."""
+
+    def finish(
+        self, tickets: Sequence[int], verdicts: Sequence[int], payloads: Sequence[bytes], now_ms: int
+    ) -> list[Work]:
+        """End work, and give what may begin now."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters."""
+
+
+class ServiceLink(Protocol):
+    """What the process asks of its connection: see `sagacore.transport.Link`."""
+
+    def open(self) -> None:
+        """Connect."""
+
+    def flush(self) -> None:
+        """Send what the core has."""
+
+    async def close(self) -> None:
+        """Send what is left, and end."""
+
+
+class ServiceProcess:
+    """One process of a service, in the running loop."""
+
+    def __init__(
+        self,
+        service: Service,
+        options: ServiceOptions,
+        *,
+        core: ServiceCore | None = None,
+        connect: Callable[[str, ServiceCore, Callable[[bytes, int], None]], ServiceLink] = Link,
+    ) -> None:
+        """Raise DefinitionError for a service that is not complete, FenceError (SAGA-E404) for an unknown fence."""
+        service.check()
+        self._name = service.name
+        self._options = options
+        self._fence: Fence = make_fence(options.fence, retention_ms=options.retention_ms)
+        steps = service.steps
+        # By whether it is to be undone, and by the step's place.
+        self._handlers = tuple(
+            [None if implementation is None else Handler(step, implementation) for step, implementation in both]
+            for both in ([(step, step.implementation) for step in steps], [(step, step.undo) for step in steps])
+        )
+        self._core: ServiceCore = core or WorkerCore(
+            service.name,
+            [step.name for step in steps],
+            instance=secrets.randbits(63),
+            memory_fence=self._fence.in_memory,
+            lease_ms=self._lease_ms(),
+            credit=options.credit,
+            retention_ms=options.retention_ms,
+        )
+        self._link = connect(options.endpoint, self._core, self._deliver)
+        self._threads = concurrent.futures.ThreadPoolExecutor(options.threads, thread_name_prefix="sagacore-action")
+        self._works: collections.deque[Work] = collections.deque()
+        self._called: list[Call] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_due = False
+        self._calls = 0
+        self._stopping = False
+        self._refused_since_s: float | None = None
+
+    def open(self) -> None:
+        """Open the fence and connect. Raises FenceError (SAGA-E404, SAGA-E405), or UsageError for a bad endpoint."""
+        self._loop = asyncio.get_running_loop()
+        self._fence.open(self._name, self._fenced)
+        self._link.open()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set. Raises FenceError (SAGA-E401) or ProtocolError where the broker refuses us."""
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            self._check()
+            if turn % KEEP_EVERY == 0 and self._core.is_ready:
+                self._fence.keep()
+            try:
+                async with asyncio.timeout(WATCH_S):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def close(self) -> None:
+        """Take no more work, let what runs end for a while, and close.
+
+        What has not ended then is delivered again, to another process or to the next one.
+        """
+        self._stopping = True
+        self._works.clear()
+        await self._wait_until(lambda: self._calls == 0 or self._fence.failure is not None, self._options.drain_s)
+        if self._calls:
+            log.warning("%d calls have not ended in %g s and are left", self._calls, self._options.drain_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await self._wait_until(lambda: not self._core.is_ready or self._core.stats()["unconfirmed"] == 0, CONFIRM_S)
+        await self._link.close()
+        self._fence.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def calls(self) -> int:
+        """Calls that are under way, the quick ones on the loop aside."""
+        return self._calls
+
+    async def _wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        until_s = self._loop.time() + seconds
+        while not condition() and self._loop.time() < until_s:  # noqa: ASYNC110 (the core has no events to wait for)
+            await asyncio.sleep(0.01)
+
+    def _lease_ms(self) -> int:
+        timeouts_s = [handler.timeout_s for both in self._handlers for handler in both if handler is not None]
+        return round(max(timeouts_s, default=0.0) * 1000) + LEASE_QUEUE_MS
+
+    def _check(self) -> None:
+        failure = self._fence.failure
+        if failure is not None:
+            raise FenceError(
+                "SAGA-E404", f"the fence has failed: {failure}", "the log has the details; what ran is delivered again"
+            ) from failure
+        refused = self._core.refused
+        if refused is None or refused == "full":
+            self._refused_since_s = None
+            return
+        self._refused_since_s = self._refused_since_s or self._loop.time()
+        if self._loop.time() - self._refused_since_s < REFUSED_S:
+            return
+        if refused == "exclusive":
+            raise FenceError(
+                "SAGA-E401",
+                f"service {self._name!r} has a process with fences in memory already, and may have no second one",
+                "stop the other one, or start both with --fence sqlite:PATH",
+            )
+        raise ProtocolError(
+            "SAGA-E502", f"the broker refuses service {self._name!r}: {refused}", "run one version everywhere"
+        )
+
+    def _deliver(self, frame: bytes, time_ms: int) -> None:
+        works = self._core.receive(frame, time_ms)
+        if works:
+            self._take(works)
+
+    def _take(self, works: list[Work]) -> None:
+        if not self._stopping:
+            self._works.extend(works)
+            self._run_soon()
+
+    def _run_soon(self) -> None:
+        # Not at once: the frames that have arrived make one batch.
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        """Work off what there is, for a slice of time."""
+        self._is_due = False
+        tickets: list[int] = []
+        verdicts: list[int] = []
+        payloads: list[bytes] = []
+        called, self._called = self._called, []
+        self._calls -= len(called)
+        for call in called:
+            verdict, payload = call.ended or (Verdict.DROP, b"")
+            tickets.append(call.ticket)
+            verdicts.append(verdict)
+            payloads.append(payload)
+        works = self._works
+        in_memory = self._fence.in_memory
+        time_s = time.perf_counter()
+        until_s = time_s + SLICE_S
+        while works and time_s < until_s:
+            work = works.popleft()
+            handler = self._handlers[work[1]][work[2]]
+            if handler is None:
+                tickets.append(work[0])
+                verdicts.append(Verdict.RETRY)
+                payloads.append(NO_COMPENSATION)
+                continue
+            if not in_memory or not handler.is_quick:
+                self._begin(handler, work)
+                continue
+            try:
+                payload = handler.encode(handler.start(work), work[10])
+                verdict = handler.success
+            except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
+                verdict, payload = self._failed(handler, work, error)
+            before_s, time_s = time_s, time.perf_counter()
+            handler.measure(time_s - before_s)
+            tickets.append(work[0])
+            verdicts.append(verdict)
+            payloads.append(payload)
+        if tickets:
+            self._take(self._core.finish(tickets, verdicts, payloads, now_ms()))
+            self._link.flush()
+        if works:
+            self._run_soon()
+
+    def _failed(self, handler: Handler, work: Work, error: Exception) -> Ended:
+        call = Call(handler, work, Stage.WHOLE)
+        note_failure(call, error)
+        self._report(call)
+        assert call.proposed is not None
+        return call.proposed
+
+    def _begin(self, handler: Handler, work: Work) -> None:
+        self._calls += 1
+        is_whole = not self._fence.in_memory and not handler.is_external
+        self._fence.submit(Call(handler, work, Stage.WHOLE if is_whole else Stage.INTENT))
+
+    def _fenced(self, calls: Sequence[Call]) -> None:
+        """The fence has done what it was asked for."""
+        for call in calls:
+            if call.ended is not None:
+                self._end(call)
+            elif not self._stopping:
+                self._call(call)
+            else:
+                self._calls -= 1
+
+    def _call(self, call: Call) -> None:
+        call.stage = Stage.OUTCOME
+        if call.handler.is_async:
+            task = self._loop.create_task(self._await(call))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        future = self._loop.run_in_executor(self._threads, _timed, call)
+        future.add_done_callback(lambda future: self._threaded(call, future))
+
+    async def _await(self, call: Call) -> None:
+        try:
+            await attempt_async(call)
+        except asyncio.CancelledError:
+            if self._stopping:
+                self._calls -= 1
+                raise
+            note_failure(call, RuntimeError("the handler cancelled itself"))
+        self._fence.submit(call)
+
+    def _threaded(self, call: Call, future: asyncio.Future[float]) -> None:
+        if future.cancelled():
+            self._calls -= 1
+            return
+        error = future.exception()
+        if error is not None:
+            note_failure(call, RuntimeError(f"the handler raised {type(error).__name__}"))
+        else:
+            call.handler.measure(future.result())
+        self._fence.submit(call)
+
+    def _end(self, call: Call) -> None:
+        self._report(call)
+        self._called.append(call)
+        self._run_soon()
+
+    def _report(self, call: Call) -> None:
+        """Log what a handler raised, with its traceback, but not each time that it does."""
+        error, handler = call.error, call.handler
+        if error is None or isinstance(error, Rejected):
+            return
+        time_ms = now_ms()
+        if time_ms - handler.reported_ms < REPORT_MS:
+            handler.unreported += 1
+            return
+        log.warning(
+            "%s of %s failed, try %d (%d more such since the last report)",
+            "compensation" if handler.is_undo else "action",
+            handler.title,
+            call.tries,
+            handler.unreported,
+            exc_info=error,
+        )
+        handler.reported_ms, handler.unreported = time_ms, 0
+
+
+def _timed(call: Call) -> float:
+    before_s = time.perf_counter()
+    attempt(call)
+    return time.perf_counter() - before_s
+
+
+def load_service(target: str) -> Service:
+    """The service that `module:object` names. Raises UsageError (SAGA-E503) where there is none."""
+    return load(target, Service)
+
+
+def run_service(service: Service, endpoint: str, fence: str = "memory") -> int:
+    """Run one process of a service until it is asked to end. Gives the exit status.
+
+    Raises DefinitionError for a service that is not complete, FenceError for its fence, UsageError for the endpoint.
+    """
+    options = ServiceOptions(endpoint=endpoint, fence=fence)
+
+    async def main(stop: asyncio.Event) -> int:
+        process = ServiceProcess(service, options)
+        try:
+            process.open()
+            log.info("serving %s for %s with fence %s", service.name, endpoint, fence)
+            await process.serve(stop)
+        finally:
+            await process.close()
+        return 0
+
+    return run(main, service.name)

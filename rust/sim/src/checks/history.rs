@@ -1,0 +1,195 @@
+//! The durable log, read record by record as it becomes durable, and judged by what the plans mean. What is not here is
+//! not durable: whoever was told of it was told too early.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use sagacore_broker::RecordKind;
+use sagacore_core::wire::{CauseCode, Flags, Header, Key, Kind, Message, OutcomeCode, Section, Sections, Transaction};
+
+use super::{Broken, SagaKey, ensure, saga_key};
+use crate::model::Model;
+
+/// A token that is pending as far as the log is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    pub done: u64,
+    pub active: u64,
+    pub undo: u64,
+}
+
+/// Kind and place.
+pub type Name = (u8, u16);
+
+/// How a saga ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub code: OutcomeCode,
+    pub lsn: u64,
+}
+
+/// A saga as far as the log is durable.
+#[derive(Debug)]
+pub struct SagaHistory {
+    /// Its place among the models.
+    pub plan: usize,
+    pub start_key: Vec<u8>,
+    pub input: Vec<u8>,
+    pub pending: BTreeMap<Name, Pending>,
+    pub published: BTreeSet<Name>,
+    pub done: u64,
+    /// The set to undo, once it was aborted.
+    pub undo_set: Option<u64>,
+    pub undone: u64,
+    pub cause: Option<CauseCode>,
+    pub ended: Option<Ended>,
+    /// Messages between coordinator and services.
+    pub messages: u64,
+    /// Messages before it was aborted.
+    pub forward_messages: u64,
+    /// The pivot's RUN has left the broker.
+    pub is_decided: bool,
+}
+
+impl SagaHistory {
+    pub fn published_run(&self, step: usize) -> bool {
+        self.published.contains(&(Kind::Run.code(), step as u16))
+    }
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct History {
+    pub sagas: BTreeMap<SagaKey, SagaHistory>,
+    pub by_start_key: BTreeMap<Vec<u8>, SagaKey>,
+    by_fingerprint: HashMap<u64, usize, foldhash::fast::FixedState>,
+    /// Of each record, by LSN from 1 on: a hash of what it says.
+    hashes: Vec<u64>,
+    pub ended: usize,
+    /// Sagas that ended since somebody looked.
+    pub newly_ended: Vec<SagaKey>,
+}
+
+impl History {
+    pub fn new(models: &[Model]) -> Self {
+        let by_fingerprint = models.iter().enumerate().map(|(index, model)| (model.fingerprint, index)).collect();
+        Self { by_fingerprint, ..Self::default() }
+    }
+
+    /// The last durable record.
+    pub fn lsn(&self) -> u64 {
+        self.hashes.len() as u64
+    }
+
+    pub fn saga(&self, key: SagaKey) -> Option<&SagaHistory> {
+        self.sagas.get(&key)
+    }
+
+    /// A record is durable now, or is read again after a crash.
+    pub fn durable(&mut self, models: &[Model], kind: RecordKind, lsn: u64, payload: &[u8]) -> Result<(), Broken> {
+        let hash = payload.iter().fold(kind as u64 + 1, |hash, &byte| {
+            (hash.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95)
+        });
+        if lsn <= self.lsn() {
+            ensure!(self.hashes[lsn as usize - 1] == hash, "I9", "record {lsn} is another one than was durable");
+            return Ok(());
+        }
+        ensure!(lsn == self.lsn() + 1, "I9", "record {} is missing: {lsn} follows {}", self.lsn() + 1, self.lsn());
+        self.hashes.push(hash);
+        if kind == RecordKind::Copies {
+            return Ok(());
+        }
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let parsed = Transaction::parse(rest);
+            let (transaction, after) = parsed.map_err(|error| Broken("format", format!("record {lsn}: {error}")))?;
+            self.apply(models, &transaction, lsn)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, models: &[Model], transaction: &Transaction<'_>, lsn: u64) -> Result<(), Broken> {
+        let Some(first) = transaction.messages().next() else {
+            return Err(Broken("rule 13", format!("record {lsn} has a transaction without messages")));
+        };
+        match first.header.kind() {
+            Kind::Define => Ok(()),
+            Kind::Start => self.start(&first),
+            _ => {
+                let key = saga_key(first.header.saga);
+                let Some(saga) = self.sagas.get_mut(&key) else {
+                    return Err(Broken("I2", format!("record {lsn} is about saga {}, unknown", first.header.saga)));
+                };
+                let model = &models[saga.plan];
+                saga.apply(model, transaction, &first, lsn)?;
+                if saga.ended.is_some() {
+                    self.ended += 1;
+                    self.newly_ended.push(key);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, message: &Message<'_>) -> Result<(), Broken> {
+        let (header, sections) = (message.header, message.sections());
+        let key = saga_key(header.saga);
+        let start_key = sections.get(Section::KEY).unwrap_or_default().to_vec();
+        let Some(&plan) = self.by_fingerprint.get(&header.plan.get()) else {
+            return Err(Broken("rule 13", format!("saga {} has a plan that nobody defined", header.saga)));
+        };
+        ensure!(!self.sagas.contains_key(&key), "I2", "saga {} begins twice", header.saga);
+        let known = self.by_start_key.insert(start_key.clone(), key);
+        ensure!(known.is_none(), "rule 9", "the key of saga {} began {known:?} before", header.saga);
+        let start = Pending { done: 0, active: 0, undo: 0 };
+        let saga = SagaHistory {
+            plan,
+            start_key,
+            input: sections.get(Section::INPUT).unwrap_or_default().to_vec(),
+            pending: BTreeMap::from([((Kind::Start.code(), 0), start)]),
+            published: BTreeSet::new(),
+            done: 0,
+            undo_set: None,
+            undone: 0,
+            cause: None,
+            ended: None,
+            messages: 0,
+            forward_messages: 0,
+            is_decided: false,
+        };
+        self.sagas.insert(key, saga);
+        Ok(())
+    }
+
+    /// Whether this token is pending as far as the log is durable.
+    pub fn pending(&self, key: &Key) -> Option<Pending> {
+        self.sagas.get(&saga_key(key.saga))?.pending.get(&(key.kind, key.place.get())).copied()
+    }
+
+    /// The saga that was begun with this key.
+    pub fn started(&self, start_key: &[u8]) -> Option<&SagaHistory> {
+        self.by_start_key.get(start_key).and_then(|key| self.sagas.get(key))
+    }
+}
+
+/// Header and sections of an abort, as the record has them.
+pub(super) struct AbortRecord<'a> {
+    pub header: &'a Header,
+    pub sections: Sections<'a>,
+    pub clean_step: Option<usize>,
+}
+
+impl<'a> AbortRecord<'a> {
+    pub fn of(message: &Message<'a>) -> Self {
+        let clean = message.header.kind() == Kind::Fail && message.header.has(Flags::CLEAN);
+        let step = usize::from(message.header.place.get());
+        Self { header: message.header, sections: message.sections(), clean_step: clean.then_some(step) }
+    }
+
+    /// The code in its section CAUSE.
+    pub fn cause(&self) -> Option<CauseCode> {
+        let cause = self.sections.get(Section::CAUSE)?;
+        CauseCode::from_code(*cause.get(1)?)
+    }
+}

@@ -1,0 +1,84 @@
+//! The invariants, judged on every event: what the log says (`history`), what the services did (`ledger`), what passes
+//! the broker's socket (`boundary`), and whether the log alone gives the same state (`replay`).
+
+mod boundary;
+mod history;
+mod ledger;
+mod replay;
+mod transitions;
+
+use sagacore_core::wire::SagaId;
+
+use crate::model::Model;
+use crate::situations::Situations;
+use crate::trace::Trace;
+
+pub use boundary::Boundary;
+pub use history::{History, Pending, SagaHistory};
+pub use ledger::{Ledger, StepKey};
+pub use replay::digest;
+
+/// Names a saga in ordered maps.
+pub type SagaKey = (u64, u32);
+
+pub fn saga_key(id: SagaId) -> SagaKey {
+    (id.sequence.get(), id.nonce.get())
+}
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    pub at_us: u64,
+    /// As the design numbers them, or the rule that was broken.
+    pub invariant: &'static str,
+    pub text: String,
+}
+
+/// Everything that judges.
+pub struct Checks {
+    pub models: Vec<Model>,
+    pub history: History,
+    pub ledger: Ledger,
+    pub boundary: Boundary,
+    pub violations: Vec<Violation>,
+    pub situations: Situations,
+}
+
+impl Checks {
+    pub fn new(models: Vec<Model>) -> Self {
+        Self {
+            history: History::new(&models),
+            models,
+            ledger: Ledger::default(),
+            boundary: Boundary::default(),
+            violations: Vec::new(),
+            situations: Situations::default(),
+        }
+    }
+
+    pub fn violate(&mut self, trace: &mut Trace, invariant: &'static str, text: String) {
+        trace.tell(|| format!("VIOLATION of {invariant}: {text}"));
+        self.violations.push(Violation { at_us: trace.now_us, invariant, text });
+    }
+
+    /// Reports what a check found.
+    pub fn judge(&mut self, trace: &mut Trace, result: Result<(), Broken>) {
+        if let Err(Broken(invariant, text)) = result {
+            self.violate(trace, invariant, text);
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Broken(pub &'static str, pub String);
+
+/// Breaks off with an invariant unless something holds.
+macro_rules! ensure {
+    ($holds:expr, $invariant:literal, $($text:tt)+) => {
+        if !$holds {
+            return Err($crate::checks::Broken($invariant, format!($($text)+)));
+        }
+    };
+}
+pub(crate) use ensure;

@@ -1,0 +1,44 @@
+//! Whether the log alone gives the same state (I17): what a broker knows, as one string to compare.
+
+use std::fmt::Write as _;
+
+use sagacore_broker::Broker;
+
+/// What the log says, as far as a broker knows it: running sagas with their tokens, and ended ones.
+pub fn digest(broker: &Broker, sequences: u64) -> String {
+    let state = broker.state();
+    let mut out = format!("next {} plans {}\n", state.next_sequence, state.plans.len());
+    let mut sagas: Vec<_> = state.sagas.iter().collect();
+    sagas.sort_unstable_by_key(|(_, saga)| saga.id.sequence.get());
+    for (at, saga) in sagas {
+        let plan = &state.plans.get(saga.plan).plan.fingerprint;
+        let _ = writeln!(
+            out,
+            "{} {plan:x} {} {:?} {} {} {} {} {:x} {:x}",
+            saga.id,
+            saga.attempt,
+            saga.phase,
+            saga.pivoted,
+            saga.wide,
+            saga.age,
+            saga.deadline_ms,
+            saga.key_hash,
+            saga.digest
+        );
+        let mut tokens: Vec<_> = state.tokens_of(at).map(|token| &state.tokens[token]).collect();
+        tokens.sort_unstable_by_key(|token| (token.kind.code(), token.position));
+        for token in tokens {
+            let _ = writeln!(
+                out,
+                "  {:?} {} {:x} {:x} {:x} {:x?}",
+                token.kind, token.position, token.done, token.active, token.undo, token.body
+            );
+        }
+    }
+    for sequence in 1..sequences {
+        if let Some(outcome) = state.outcomes.get(sequence) {
+            let _ = writeln!(out, "{} {:?} {:x} {:x?}", outcome.id, outcome.code, outcome.key_hash, outcome.body);
+        }
+    }
+    out
+}

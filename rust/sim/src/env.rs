@@ -1,0 +1,180 @@
+//! What all simulated processes share: time, network, chance, checks.
+
+use std::collections::VecDeque;
+
+use crate::checks::{Broken, Checks};
+use crate::mutation::Mutation;
+use crate::network::Network;
+use crate::options::Options;
+use crate::random::Random;
+use crate::schedule::{Event, Schedule};
+use crate::situations::Situation;
+use crate::trace::Trace;
+
+/// Streams of chance: drawing from one does not disturb the others.
+pub struct Streams {
+    pub disk: Random,
+    pub faults: Random,
+    pub work: Random,
+    pub clients: Random,
+    pub processes: Random,
+}
+
+/// See the module's text.
+pub struct Env {
+    pub options: Options,
+    pub schedule: Schedule,
+    pub network: Network,
+    pub checks: Checks,
+    pub trace: Trace,
+    pub random: Streams,
+    /// All faults have ended.
+    pub is_healed: bool,
+    /// By process, the last frames that it sent.
+    pub sent: Vec<VecDeque<Vec<u8>>>,
+    /// By process, its life, for what passes the broker's socket.
+    pub lives: Vec<u32>,
+}
+
+/// Frames of each process that are remembered, to be replayed.
+const SENT_KEPT: usize = 12;
+
+impl Env {
+    pub fn now_us(&self) -> u64 {
+        self.trace.now_us
+    }
+
+    pub fn after(&mut self, delay_us: u64, event: Event) {
+        self.schedule.at(self.trace.now_us + delay_us, event);
+    }
+
+    pub fn has(&self, mutation: Mutation) -> bool {
+        self.options.mutation == Some(mutation)
+    }
+
+    pub fn reach(&mut self, situation: Situation) {
+        self.checks.situations.reach(situation);
+    }
+
+    pub fn judge(&mut self, result: Result<(), Broken>) {
+        self.checks.judge(&mut self.trace, result);
+    }
+
+    pub fn violate(&mut self, invariant: &'static str, text: String) {
+        self.checks.violate(&mut self.trace, invariant, text);
+    }
+
+    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        self.trace.tell(line);
+    }
+
+    pub fn send_up(&mut self, process: usize, frame: Vec<u8>) {
+        let kept = &mut self.sent[process];
+        if kept.len() == SENT_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(frame.clone());
+        self.network.send_up(process, frame, self.trace.now_us, &mut self.schedule);
+    }
+
+    pub fn open_socket(&mut self, process: usize) {
+        self.network.open_socket(process, self.trace.now_us, &mut self.schedule);
+    }
+}
+
+/// A process's clock: it starts anywhere and may run a little fast or slow.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clock {
+    offset_ms: u64,
+    /// Parts in 1,000 that it is fast.
+    fast: u64,
+}
+
+impl Clock {
+    pub fn new(random: &mut Random, is_uneven: bool) -> Self {
+        if is_uneven { Self { offset_ms: random.below(1 << 40), fast: random.below(20) } } else { Self::default() }
+    }
+
+    pub fn ms(&self, now_us: u64) -> u64 {
+        self.offset_ms + (now_us + now_us / 1_000 * self.fast) / 1_000
+    }
+}
+
+/// What every process has, whatever it is.
+#[derive(Debug)]
+pub struct Seat {
+    pub process: usize,
+    pub name: String,
+    /// How often it was started.
+    pub life: u32,
+    pub is_alive: bool,
+    pub paused_until_us: u64,
+    pub clock: Clock,
+    wake_is_set: bool,
+}
+
+impl Seat {
+    pub fn new(process: usize, name: String) -> Self {
+        Self {
+            process,
+            name,
+            life: 0,
+            is_alive: false,
+            paused_until_us: 0,
+            clock: Clock::default(),
+            wake_is_set: false,
+        }
+    }
+
+    pub fn start(&mut self, env: &mut Env) {
+        self.life += 1;
+        self.is_alive = true;
+        self.paused_until_us = 0;
+        self.wake_is_set = false;
+        self.clock = Clock::new(&mut env.random.processes, env.options.has_uneven_clocks);
+        env.lives[self.process] = self.life;
+        let (process, life, phase_us) = (self.process, self.life, env.random.processes.below(TICK_US));
+        env.after(phase_us, Event::Tick { process, life });
+        let name = &self.name;
+        env.trace.tell(|| format!("{name} starts, life {life}"));
+    }
+
+    pub fn now_ms(&self, env: &Env) -> u64 {
+        self.clock.ms(env.now_us())
+    }
+
+    pub fn is_current(&self, life: u32) -> bool {
+        self.is_alive && self.life == life
+    }
+
+    /// Whether an event finds it paused: then it comes again when the pause is over.
+    pub fn defers(&self, env: &mut Env, event: Event) -> bool {
+        let is_paused = self.paused_until_us > env.now_us();
+        if is_paused {
+            env.schedule.at(self.paused_until_us, event);
+        }
+        is_paused
+    }
+
+    /// Something arrived: it is read a little later.
+    pub fn wake_soon(&mut self, env: &mut Env) {
+        if !self.wake_is_set && self.is_alive {
+            self.wake_is_set = true;
+            let delay_us = env.random.processes.tail(40);
+            env.after(delay_us, Event::Wake { process: self.process, life: self.life });
+        }
+    }
+
+    pub fn woken(&mut self) {
+        self.wake_is_set = false;
+    }
+
+    pub fn tick_again(&self, env: &mut Env) {
+        env.after(TICK_US, Event::Tick { process: self.process, life: self.life });
+    }
+}
+
+/// A process's timer.
+pub const TICK_US: u64 = 50_000;
+/// Frames that a process reads before it sends.
+pub const FRAMES_A_WAKE: usize = 64;
