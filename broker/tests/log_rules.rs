@@ -5,8 +5,8 @@
 mod support;
 
 use sagacore_broker::log::{
-    Config, DiskError, Durability, Fault, FrameType, LogError, PAYLOAD_BYTES_MAX, SEGMENT_BYTES_DEFAULT, Verdict,
-    Writer, inspect, recover, repair,
+    Config, DiskError, Durability, Fault, Finding, FrameType, LogError, PAYLOAD_BYTES_MAX, SEGMENT_BYTES_DEFAULT,
+    Verdict, Writer, inspect, recover, repair,
 };
 use support::{CrashDisk, Kept, Random, config, read_all};
 
@@ -103,10 +103,10 @@ fn frames_go_on_in_the_next_segment() {
     assert_eq!(recovered.segments, segments);
     let mut firsts: Vec<u64> = Vec::new();
     inspect(&disk, &mut |finding| {
-        if let sagacore_broker::log::Finding::Frame(entry) = finding {
-            if entry.position.offset == 4096 {
-                firsts.push(entry.lsn);
-            }
+        if let Finding::Frame(entry) = finding
+            && entry.position.offset == 4096
+        {
+            firsts.push(entry.lsn);
         }
     })
     .unwrap();

@@ -54,7 +54,7 @@ def test_nothing_is_lost_when_every_kind_of_process_is_killed(shape: str) -> Non
 def test_a_table_that_is_far_too_small_spills_and_loses_nothing() -> None:
     figures = run_demo("--shape", "diamond", "--slots", "16", "--reject", "0.1", "--in-flight", "300")
     assert figures["coordinator"]["slots"] == 16
-    assert figures["coordinator"]["table_bytes"] == 16 * 64
+    assert figures["coordinator"]["table_bytes"] >= 16 * 64
     assert figures["coordinator"]["evictions"] > 0
     assert figures["coordinator"]["rss_bytes"] > 1 << 20
 

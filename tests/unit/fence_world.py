@@ -95,10 +95,10 @@ class World:
 class Fenced:
     """A fence on a file, without its thread: batch by batch, at a time that the test says."""
 
-    def __init__(self, path: Path, world: World | None = None) -> None:
+    def __init__(self, path: Path, world: World | None = None, retention_ms: int = RETENTION_MS) -> None:
         self.now_ms = 1_000_000
         self.world = world or World()
-        self.fence = SqliteFence(str(path), retention_ms=RETENTION_MS, clock=lambda: self.now_ms)
+        self.fence = SqliteFence(str(path), retention_ms=retention_ms, clock=lambda: self.now_ms)
         self.fence.connect("books")
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute("create table if not exists ledger (key text primary key, cents integer)")

@@ -98,7 +98,7 @@ const _: () = {
     assert!(core::mem::offset_of!(FrameHeader, durable_lsn) == 32);
     assert!(core::mem::offset_of!(FrameHeader, payload_length) == 40);
     assert!(core::mem::offset_of!(FrameHeader, previous) == 44);
-    assert!(FRAME_HEADER_BYTES % 8 == 0);
+    assert!(FRAME_HEADER_BYTES.is_multiple_of(8));
 };
 
 /// The payload of BOOT and MARK.

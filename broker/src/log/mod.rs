@@ -51,7 +51,7 @@ const _: () = {
         SEGMENT_HEADER_BYTES + frame::frame_bytes(PAYLOAD_BYTES_MAX) as u64 + SECTOR_BYTES <= SEGMENT_BYTES_DEFAULT,
         "the largest batch fits into a segment"
     );
-    assert!(SEGMENT_HEADER_BYTES % SECTOR_BYTES == 0, "a frame never shares a sector with the header");
+    assert!(SEGMENT_HEADER_BYTES.is_multiple_of(SECTOR_BYTES), "a frame never shares a sector with the header");
     assert!(SEGMENT_HEADER_BYTES + 2 * SECTOR_BYTES <= SEGMENT_BYTES_MIN);
     assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MAX < u32::MAX as usize);
@@ -87,7 +87,7 @@ impl Config {
 
     fn check(&self) -> Result<(), LogError> {
         let bytes = self.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) || bytes % SEGMENT_HEADER_BYTES != 0 {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) || !bytes.is_multiple_of(SEGMENT_HEADER_BYTES) {
             let text = format!(
                 "a segment of {bytes} bytes: it must be a multiple of {SEGMENT_HEADER_BYTES} \
                  from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"

@@ -238,6 +238,10 @@ impl<D: Disk + Clone> Writer<D> {
         self.poisoned.get_or_insert_with(|| text.to_owned());
     }
 
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The LSN of the next frame.
     pub fn next_lsn(&self) -> u64 {
         self.last_lsn + 1
@@ -339,6 +343,10 @@ impl<D: Disk + Clone> Writer<D> {
 
     /// Fills the last sector, writes and syncs: that sector is not written again.
     fn sync(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        if self.buffer.is_empty() && !self.is_unsynced && self.unsynced.is_empty() {
+            return Ok(());
+        }
         let end = self.offset + self.buffer.len() as u64;
         let padding = end.next_multiple_of(SECTOR_BYTES) - end;
         self.buffer.resize(self.buffer.len() + padding as usize, 0);

@@ -1,6 +1,7 @@
 """The whole run: set up, start, place, stop, audit, report."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import tempfile
@@ -104,10 +105,10 @@ async def _place(orders: list[Order], options: DemoOptions, fleet: Fleet, endpoi
         workers=options.workers,
     )
     saga = place_order if options.shape == "chain" else place_order_diamond
-    show = show_on(console, options.orders)
     try:
-        async with Client(endpoint, timeout=PATIENCE_S) as client:
+        async with Client(endpoint, timeout=PATIENCE_S) as client, contextlib.AsyncExitStack() as stack:
             await ready(client, fleet)
+            show = stack.enter_context(contextlib.closing(show_on(console, options.orders)))
             if options.durability == "memory" and options.kill:
                 show.note("the broker is not killed: with durability memory it promises to keep nothing")
                 roles = [role for role in roles if "broker" not in role]
@@ -119,8 +120,6 @@ async def _place(orders: list[Order], options: DemoOptions, fleet: Fleet, endpoi
             return placing
     except SagacoreError as error:
         raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail("broker")) from error
-    finally:
-        show.close()
 
 
 def _folder(options: DemoOptions, console: Console) -> Path | None:

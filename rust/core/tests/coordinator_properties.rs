@@ -416,6 +416,37 @@ fn a_thousand_half_undone_sagas_fit_into_sixteen_slots() {
 }
 
 #[test]
+fn while_too_many_spills_are_unanswered_no_credit_is_granted() {
+    let mut world = World::new(&Scenario { credit: 400, ..calm_scenario(diamond(), 200) });
+    (0..200).for_each(|_| world.broker.start(0));
+    while world.hear(0) | world.say(0) {}
+    let mut granted = Vec::new();
+    for _ in 0..20 {
+        let tokens: Vec<_> = world.broker.deliverable(0).into_iter().take(20).collect();
+        tokens.into_iter().for_each(|token| world.broker.deliver(0, token, 1, false));
+        while world.hear(0) | world.say(0) {}
+        for saga in 0..200 {
+            let requests = world.broker.requests(saga);
+            let willing = requests.into_iter().filter(|&(_, step)| step != 2);
+            willing.for_each(|request| world.broker.serve(saga, request));
+        }
+        world.tick(0);
+        granted.push(world.broker.sessions[0].credit - 400);
+    }
+    let stats = world.coordinators[0].stats();
+    let delivered = world.broker.sessions[0].delivered;
+    assert_eq!((delivered, stats.slots_used, stats.slots_pinned), (400, 16, 4));
+    assert_eq!(stats.given_back, 200 - 16);
+    assert!((40..100).contains(&granted[10]), "the first were granted: {granted:?}");
+    assert_eq!(granted[10..], [granted[10]; 10], "the others were not");
+    world.broker.answer(0);
+    while world.hear(0) | world.say(0) {}
+    assert_eq!(world.broker.sessions[0].credit, 400 + 400);
+    assert_eq!(world.coordinators[0].stats().slots_pinned, 0);
+    world.calm();
+}
+
+#[test]
 fn a_chain_never_touches_the_table() {
     let saga = SagaModel::graph(4, |step| (0..step).rev().take(1).collect());
     let world = World::new(&calm_scenario(saga, 50)).finish(2_000);

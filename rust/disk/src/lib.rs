@@ -1,10 +1,10 @@
-//! The real disk under the broker's log: a directory of files, and the one thread that writes and syncs it.
-//!
-//! `broker/src/log` says what is written where; here are only the calls of the system and the pace of the syncs.
+//! The log on a real disk: [`FileDisk`] reaches its files, [`LogThread`] writes and syncs them beside the broker's loop.
+//! Nothing here knows Python; `rust/python` binds it.
 
-mod directory;
-mod pace;
-mod thread;
+mod file_disk;
+mod log_thread;
+mod preparer;
+mod shared;
 
-pub use directory::Directory;
-pub use thread::{LogThread, Opened, Settings, Status};
+pub use file_disk::FileDisk;
+pub use log_thread::{Figures, LogThread, ThreadOptions};

@@ -1,20 +1,26 @@
 //! The broker's core, with its log.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use sagacore_broker::log::{Config as LogConfig, Durability, Entry, FrameType, LogError as Refused};
+use sagacore_broker::log::{
+    Config as LogConfig, Disk, Durability, Entry, FrameType, LogError as Refused, Writer, recover,
+};
 use sagacore_broker::{Broker as Core, Config, Opened, Record, RecordKind, Room, Window};
-use sagacore_disk::{LogThread, Settings};
+use sagacore_disk::{FileDisk, LogThread, ThreadOptions};
 
-create_exception!(sagacore._core, LogError, PyOSError, "A log that cannot be opened: `name: what is wrong`, and a hint.");
+create_exception!(
+    sagacore._core,
+    LogError,
+    PyOSError,
+    "A log that cannot be opened: `name: what is wrong`, and a hint."
+);
 
 /// A record of this size is handed to the log at once, so that none outgrows a segment.
 const RECORD_BYTES: usize = 1 << 20;
@@ -23,10 +29,23 @@ const LOOK_MS: u64 = 500;
 
 type Frames<'py> = Bound<'py, PyList>;
 
+struct Log {
+    thread: LogThread,
+    disk: FileDisk,
+    segment_bytes: u64,
+}
+
+impl Log {
+    /// What new sagas may count on: nothing more than what is prepared, once the disk is full.
+    fn room(&self) -> Room {
+        let free_bytes = if self.thread.is_full() { 0 } else { self.disk.free_bytes().unwrap_or(0) };
+        Room { free_bytes, segment_bytes: self.segment_bytes }
+    }
+}
+
 struct Inner {
     core: Core,
-    log: Option<LogThread>,
-    segment_bytes: u64,
+    log: Option<Log>,
     looked_ms: u64,
     frames: Vec<(Box<[u8]>, Vec<u8>)>,
 }
@@ -41,17 +60,19 @@ impl Inner {
     }
 
     fn write(&mut self, record: Record, now_ms: u64) {
-        match &self.log {
-            Some(log) => log.append(frame_type(record.kind), record.time_ms, record.payload),
+        match &mut self.log {
+            // What it refuses is never durable, `poisoned` says why, and the process ends.
+            Some(log) => _ = log.thread.append(frame_type(record.kind), record.time_ms, record.payload),
             None => self.core.synced(record.lsn, now_ms),
         }
     }
 
     fn synced(&mut self, now_ms: u64) {
-        if let Some(log) = &self.log {
-            self.core.synced(log.durable_lsn(), now_ms);
+        if let Some(log) = &mut self.log {
+            log.thread.acknowledge();
+            self.core.synced(log.thread.durable_lsn(), now_ms);
             if let Some(before_lsn) = self.core.released() {
-                log.release(before_lsn);
+                _ = log.thread.release_before(before_lsn);
             }
         }
         self.flush(now_ms);
@@ -63,9 +84,9 @@ impl Inner {
             && now_ms >= self.looked_ms + LOOK_MS
         {
             self.looked_ms = now_ms;
-            let status = log.status();
-            self.core.set_room(Room { free_bytes: status.free_bytes, segment_bytes: self.segment_bytes });
-            self.core.log_has(&status.first_lsns, self.segment_bytes);
+            self.core.set_room(log.room());
+            let first_lsns: Vec<u64> = log.thread.segments().iter().map(|segment| segment.first_lsn).collect();
+            self.core.log_has(&first_lsns, log.segment_bytes);
         }
         self.flush(now_ms);
     }
@@ -112,22 +133,36 @@ impl Inner {
         "nothing is kept: the log is in memory".to_owned()
     }
 
-    fn open_log(&mut self, directory: &str, settings: Settings, now_ms: u64) -> PyResult<String> {
+    fn open_log(
+        &mut self,
+        directory: &str,
+        config: LogConfig,
+        options: ThreadOptions,
+        now_ms: u64,
+    ) -> PyResult<String> {
         let (core, mut failed) = (&mut self.core, None);
         let mut frames = 0u64;
-        let opened = LogThread::open(Path::new(directory), settings, &mut |entry| {
+        let mut sink = |entry: Entry<'_>| {
             frames += 1;
             replay(core, &entry, &mut failed);
-        });
-        let (log, opened) = opened.map_err(|error| refused(&error))?;
+        };
+        let mut open = || -> Result<_, Refused> {
+            let disk = FileDisk::open(Path::new(directory))?;
+            let found = recover(&disk, &config, &mut sink)?;
+            Ok((disk, found))
+        };
+        let (disk, found) = open().map_err(|error| refused(&error))?;
         if let Some(reason) = failed {
             return Err(LogError::new_err(reason));
         }
-        let found = &opened.recovered;
-        let first = self.core.open(
-            Opened { next_lsn: opened.next_lsn, boot_epoch: found.boot_epoch, last_time_ms: found.last_time_ms },
-            now_ms,
-        );
+        let start = || -> Result<_, Refused> {
+            let writer = Writer::start(disk.clone(), config, &found, found.last_time_ms)?;
+            let next_lsn = writer.next_lsn();
+            Ok((LogThread::start(writer, options)?, next_lsn))
+        };
+        let (thread, next_lsn) = start().map_err(|error| refused(&error))?;
+        let opened = Opened { next_lsn, boot_epoch: found.boot_epoch, last_time_ms: found.last_time_ms };
+        let first = self.core.open(opened, now_ms);
         let text = format!(
             "boot {}, {} records, {} sagas running, {} remembered, {}{}",
             found.boot_epoch,
@@ -137,7 +172,7 @@ impl Inner {
             if found.unclean { "after an unclean stop" } else { "after a clean stop" },
             found.cut.as_ref().map_or(String::new(), |cut| format!(", a torn tail cut at LSN {}", cut.lsn)),
         );
-        self.log = Some(log);
+        self.log = Some(Log { thread, disk, segment_bytes: config.segment_bytes });
         if let Some(record) = first {
             self.write(record, now_ms);
         }
@@ -185,13 +220,13 @@ impl Broker {
         };
         let window = Window { count: outcomes_max, age_ms: outcomes_ms, ..Window::default() };
         let core = Core::new(Config { shard, outcomes: window, stuck_after_ms, secret });
-        let mut inner = Inner { core, log: None, segment_bytes, looked_ms: 0, frames: Vec::new() };
+        let mut inner = Inner { core, log: None, looked_ms: 0, frames: Vec::new() };
         let recovered = match (directory, durability) {
             (Some(directory), Some(durability)) => {
                 let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
                 let config = LogConfig { segment_bytes, durability, nonce };
-                let settings = Settings { config, sync_interval: Duration::from_micros(sync_interval_us) };
-                py.detach(|| inner.open_log(&directory, settings, now_ms))?
+                let options = ThreadOptions { sync_interval_us, ..ThreadOptions::default() };
+                py.detach(|| inner.open_log(&directory, config, options, now_ms))?
             }
             _ => inner.open_in_memory(now_ms),
         };
@@ -200,7 +235,7 @@ impl Broker {
 
     /// The descriptor to wait for, or -1 where nothing is to be waited for.
     fn fileno(&self) -> i32 {
-        self.lock().log.as_ref().map_or(-1, |log| log.as_fd().as_raw_fd())
+        self.lock().log.as_ref().map_or(-1, |log| log.thread.descriptor().as_raw_fd())
     }
 
     /// What was found in the log.
@@ -249,7 +284,7 @@ impl Broker {
 
     /// Why the log failed, if it did: nothing is durable any more.
     fn poisoned(&self) -> Option<String> {
-        self.lock().log.as_ref().and_then(|log| log.status().poisoned)
+        self.lock().log.as_ref().and_then(|log| log.thread.poisoned().map(str::to_owned))
     }
 
     /// Writes what is left and seals the log.
@@ -258,8 +293,9 @@ impl Broker {
             let inner = &mut *self.lock();
             inner.flush(now_ms);
             let time_ms = inner.core.time_ms(now_ms);
-            if let Some(log) = &mut inner.log {
-                log.close(time_ms);
+            if let Some(log) = inner.log.take() {
+                // If it fails, the next start finds an unclean stop and keeps all that was confirmed.
+                _ = log.thread.close(time_ms);
             }
         });
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use pyo3::prelude::*;
 
 use sagacore_broker::log::{Config, Durability, SEGMENT_BYTES_DEFAULT, Verdict, inspect, repair};
-use sagacore_disk::Directory;
+use sagacore_disk::FileDisk;
 
 use crate::broker::refused;
 
@@ -13,7 +13,7 @@ use crate::broker::refused;
 #[pyfunction]
 pub fn log_verify(py: Python<'_>, directory: &str) -> PyResult<(String, String, Vec<(&'static str, u64)>)> {
     let report = py.detach(|| {
-        let disk = Directory::open(Path::new(directory))?;
+        let disk = FileDisk::open_to_read(Path::new(directory))?;
         inspect(&disk, &mut |_| {})
     });
     let report = report.map_err(|error| refused(&error))?;
@@ -38,7 +38,7 @@ pub fn log_verify(py: Python<'_>, directory: &str) -> PyResult<(String, String, 
 #[pyfunction]
 pub fn log_repair(py: Python<'_>, directory: &str) -> PyResult<Option<String>> {
     let cut = py.detach(|| {
-        let disk = Directory::open(Path::new(directory))?;
+        let disk = FileDisk::open(Path::new(directory))?;
         let config = Config { segment_bytes: SEGMENT_BYTES_DEFAULT, durability: Durability::Sync, nonce: 0 };
         repair(&disk, &config, &mut |_| {})
     });

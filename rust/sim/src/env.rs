@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::checks::{Broken, Checks};
+use crate::hosts::Stores;
 use crate::mutation::Mutation;
 use crate::network::Network;
 use crate::options::Options;
@@ -28,6 +29,7 @@ pub struct Env {
     pub checks: Checks,
     pub trace: Trace,
     pub random: Streams,
+    pub stores: Stores,
     /// All faults have ended.
     pub is_healed: bool,
     /// By process, the last frames that it sent.

@@ -98,7 +98,8 @@ impl Coordinator {
             self.relieve(&identity);
         } else {
             self.counters.given_back += u64::from(slot.arrived.count_ones());
-            self.spill(&slot);
+            let number = self.spill(&slot);
+            self.table.pass(number);
         }
     }
 

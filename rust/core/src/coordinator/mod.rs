@@ -212,10 +212,11 @@ impl Coordinator {
         });
     }
 
-    /// Lets as many more be delivered as were answered, but not while SPILLs or the outbox wait for the broker.
+    /// Lets as many more be delivered as were answered, but not while too much waits for the broker: a full outbox, or
+    /// three SPILLs for every four slots.
     fn grant(&mut self) {
-        let pinned = self.table.pinned() * 4 > self.table.capacity() * 3;
-        if !pinned && !self.peer.is_full() {
+        let too_many_spills = self.table.unanswered() * 4 > self.table.capacity() * 3;
+        if !too_many_spills && !self.peer.is_full() {
             self.peer.grant(std::mem::take(&mut self.owed));
         }
     }

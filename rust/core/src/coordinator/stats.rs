@@ -26,7 +26,7 @@ pub struct Stats {
     pub transactions: u64,
     /// Arrivals that found no room and were spilled at once, and tokens whose plan is not known.
     pub given_back: u64,
-    /// Transactions that the broker refused, and the SPILLs of slots among them.
+    /// Transactions that the broker refused, and the SPILLs among them.
     pub refused: u64,
     pub spills_refused: u64,
     /// Messages that are nothing to a coordinator, and edges that the plan does not have.

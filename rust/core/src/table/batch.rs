@@ -110,7 +110,7 @@ impl Table {
 }
 
 fn read(headers: &[u8]) -> Result<&[Header], Malformed> {
-    if headers.len() % HEADER_BYTES != 0 {
+    if !headers.len().is_multiple_of(HEADER_BYTES) {
         return Err(Malformed::MessageTruncated);
     }
     let headers = <[Header]>::ref_from_bytes(headers).map_err(|_| Malformed::MessageTruncated)?;

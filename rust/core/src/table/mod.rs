@@ -19,7 +19,7 @@ use foldhash::fast::FixedState;
 
 use crate::limits::{SLOTS_MAX, SLOTS_MIN};
 use set::Set;
-use spills::Spills;
+use spills::{Spill, Spills};
 
 pub use batch::{Arrived, Batch, SpilledSlot};
 pub use set::WAYS;
@@ -108,9 +108,14 @@ impl Table {
         self.used == 0
     }
 
-    /// Slots whose SPILL is not answered.
+    /// Slots that cannot be used until their SPILLs are answered.
     pub fn pinned(&self) -> usize {
         self.pinned
+    }
+
+    /// SPILLs that are not answered, those of slots that were recalled since among them.
+    pub fn unanswered(&self) -> usize {
+        self.spills.len()
     }
 
     /// The memory that it has taken, once and for all.
@@ -202,23 +207,30 @@ impl Table {
         debug_assert!(self.slot(at).is_dirty() && !self.is_pinned(at));
         self.slots[at.index()].waits_for = number;
         self.sets[at.set()].pin(at.way());
-        self.spills.push(number, at.0);
+        self.spills.push(Spill { number, slot: Some(at) });
         self.pinned += 1;
         self.counters.evictions_dirty += 1;
     }
 
-    /// The SPILLs up to this number are answered: their slots are dropped, unless they changed since.
-    pub fn answered(&mut self, number: u64) {
-        while let Some((spill, position)) = self.spills.pop(number) {
-            self.drop_spilled(spill, Position(position));
+    /// Takes note of the SPILL, of this number, of arrivals that found no room.
+    pub fn pass(&mut self, number: u64) {
+        if !self.spills.is_full() {
+            self.spills.push(Spill { number, slot: None });
         }
     }
 
-    /// The transaction of this number was refused. Says whether it was the SPILL of a slot. The slot is dropped like
-    /// that of an accepted one: the broker delivers again whatever of its arrivals is still pending.
+    /// The SPILLs up to this number are answered: their slots are dropped, unless they changed since.
+    pub fn answered(&mut self, number: u64) {
+        while let Some(spill) = self.spills.pop(number) {
+            self.drop_spilled(spill);
+        }
+    }
+
+    /// The transaction of this number was refused. Says whether it was a SPILL. Its slot is dropped like that of an
+    /// accepted one: the broker delivers again whatever of its arrivals is still pending.
     pub fn refused(&mut self, number: u64) -> bool {
-        let Some(position) = self.spills.find(number) else { return false };
-        self.drop_spilled(number, Position(position));
+        let Some(spill) = self.spills.find(number) else { return false };
+        self.drop_spilled(spill);
         true
     }
 
@@ -242,8 +254,9 @@ impl Table {
         (hash as usize & (self.sets.len() - 1), Set::tag(hash))
     }
 
-    fn drop_spilled(&mut self, number: u64, at: Position) {
-        if self.is_pinned(at) && self.slot(at).waits_for == number {
+    fn drop_spilled(&mut self, spill: Spill) {
+        let of_spill = |at: &Position| self.is_pinned(*at) && self.slot(*at).waits_for == spill.number;
+        if let Some(at) = spill.slot.filter(of_spill) {
             self.remove(at);
         }
     }

@@ -5,10 +5,19 @@
 
 use std::collections::VecDeque;
 
-/// Number and position of each: a ring that never grows.
+use super::Position;
+
+/// A SPILL, and the slot that it is for; none where its arrivals found no room and never had one.
+#[derive(Debug, Clone, Copy)]
+pub struct Spill {
+    pub number: u64,
+    pub slot: Option<Position>,
+}
+
+/// A ring that never grows.
 #[derive(Debug)]
 pub struct Spills {
-    ring: VecDeque<(u64, u32)>,
+    ring: VecDeque<Spill>,
     capacity: usize,
     last_number: u64,
 }
@@ -16,6 +25,10 @@ pub struct Spills {
 impl Spills {
     pub fn new(capacity: usize) -> Self {
         Self { ring: VecDeque::with_capacity(capacity), capacity, last_number: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.ring.len()
     }
 
     pub fn is_full(&self) -> bool {
@@ -27,23 +40,23 @@ impl Spills {
         self.last_number
     }
 
-    pub fn push(&mut self, number: u64, position: u32) {
-        debug_assert!(!self.is_full(), "a victim is given only where there is room");
-        debug_assert!(self.last_number < number, "numbers ascend");
-        self.ring.push_back((number, position));
-        self.last_number = number;
+    pub fn push(&mut self, spill: Spill) {
+        debug_assert!(!self.is_full(), "the caller has looked");
+        debug_assert!(self.last_number < spill.number, "numbers ascend");
+        self.last_number = spill.number;
+        self.ring.push_back(spill);
     }
 
     /// Takes out the oldest, if its number is not above this one.
-    pub fn pop(&mut self, number: u64) -> Option<(u64, u32)> {
-        let &(oldest, _) = self.ring.front()?;
-        if oldest <= number { self.ring.pop_front() } else { None }
+    pub fn pop(&mut self, number: u64) -> Option<Spill> {
+        let oldest = self.ring.front()?;
+        if oldest.number <= number { self.ring.pop_front() } else { None }
     }
 
-    /// The position of the slot that the SPILL of this number is for.
-    pub fn find(&self, number: u64) -> Option<u32> {
-        let index = self.ring.binary_search_by_key(&number, |&(number, _)| number).ok()?;
-        Some(self.ring[index].1)
+    /// The SPILL of this number.
+    pub fn find(&self, number: u64) -> Option<Spill> {
+        let index = self.ring.binary_search_by_key(&number, |spill| spill.number).ok()?;
+        Some(self.ring[index])
     }
 
     pub fn clear(&mut self) {
@@ -51,6 +64,6 @@ impl Spills {
     }
 
     pub fn bytes(&self) -> usize {
-        self.ring.capacity() * size_of::<(u64, u32)>()
+        self.ring.capacity() * size_of::<Spill>()
     }
 }

@@ -98,15 +98,8 @@ fn asking() -> Vec<Vector> {
         Vector::new(
             "attach",
             From::Client,
-            "Tell me the outcome of the saga with this key, and no STATUS before.",
-            told(
-                {
-                    let mut attach = by_key(Kind::Attach);
-                    attach.set(Flags::QUIET);
-                    attach
-                },
-                &[(Section::KEY, KEY)],
-            ),
+            "Tell me the outcome of the saga with this key.",
+            told(by_key(Kind::Attach), &[(Section::KEY, KEY)]),
         ),
     ]
 }

@@ -8,7 +8,8 @@ use crate::wire_model::{MessageModel, TransactionModel, read};
 
 const ABOUT: &[&str] = &[
     "Golden vectors of the wire format, which docs/wire-format.md describes. Each file holds one frame: lower-case",
-    "hexadecimal, whitespace means nothing. Numbers of 64 bits are texts here, as 0x2a. A field that lacks is 0.",
+    "hexadecimal, whitespace means nothing. Here, numbers of 64 bits are texts, as 0x2a, and a field of a header that",
+    "is not listed is 0. sections: pairs of key and value.",
     "canonical: a writer that takes the shortest encoding writes just these bytes.",
     "rule: what the frame breaks. before: how many transactions before it are valid and count.",
 ];

@@ -32,14 +32,15 @@ impl Json {
     /// The whole document.
     pub fn document(&self) -> String {
         let mut out = String::new();
-        self.write(&mut out, 0);
+        self.write(&mut out, 0, 0);
         out.push('\n');
         out
     }
 
-    fn write(&self, out: &mut String, indent: usize) {
+    /// `used` columns of the line are taken by a name.
+    fn write(&self, out: &mut String, indent: usize, used: usize) {
         let line = self.line();
-        if indent + line.len() <= COLUMNS_MAX {
+        if indent + used + line.len() <= COLUMNS_MAX {
             out.push_str(&line);
             return;
         }
@@ -78,7 +79,7 @@ fn write_lines<'a>(
     let last = items.len() - 1;
     for (index, (name, item)) in items.enumerate() {
         out.push_str(&format!("\n{:1$}{name}", "", indent + 1));
-        item.write(out, indent + 1);
+        item.write(out, indent + 1, name.len());
         if index < last {
             out.push(',');
         }

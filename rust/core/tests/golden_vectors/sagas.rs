@@ -3,14 +3,13 @@
 use sagacore_core::wire::{Flags, Header, Key, Kind, OutcomeCode, Section};
 
 use super::{
-    CHARGE, CHARGED, CREATE, CREATED, From, INPUT, REJECTED, RESERVE, RESERVED, SCHEDULE, SCHEDULED, Vector, full, key,
+    CHARGE, CHARGED, CREATE, CREATED, From, INPUT, REJECTED, RESERVE, SCHEDULE, SCHEDULED, Vector, full, key,
     message, of_saga, one, plan, plans, sets, spliced,
 };
 use crate::wire_model::{MessageModel, TransactionModel};
 
 const CREATE_RESULT: u8 = CREATE as u8;
 const CHARGE_RESULT: u8 = CHARGE as u8;
-const RESERVE_RESULT: u8 = RESERVE as u8;
 const SCHEDULE_RESULT: u8 = SCHEDULE as u8;
 
 /// The edges of the plan: from charge and from reserve into schedule, and from schedule into the end.
@@ -25,7 +24,7 @@ pub fn vectors() -> Vec<Vector> {
         .collect()
 }
 
-/// As the broker delivers it: once before, perhaps.
+/// As the broker delivers it to a coordinator, after so many deliveries before.
 fn delivered(mut header: Header, deliveries: u16) -> Vec<MessageModel> {
     header.deliveries = deliveries.into();
     vec![message(header, &[])]
@@ -44,8 +43,7 @@ fn answer(number: u64, consumed: Key, messages: Vec<MessageModel>) -> Vec<Transa
 
 fn forward_at_services() -> Vec<Vector> {
     let created: &[(u8, &[u8])] = &[(CREATE_RESULT, CREATED), (Section::INPUT, INPUT)];
-    let mut first = sets(full(Kind::Run, CREATE), 0, 0b0001, 0);
-    first.deliveries = 1.into();
+    let first = sets(full(Kind::Run, CREATE), 0, 0b0001, 0);
     let mut pivoted = sets(full(Kind::Done, SCHEDULE_TO_END), 0b1111, 0, 0);
     pivoted.set(Flags::PIVOTED);
     pivoted.deadline_ms = 0.into();
@@ -136,7 +134,7 @@ fn backward_at_services() -> Vec<Vector> {
     };
     let body: &[(u8, &[u8])] = &[(Section::INPUT, INPUT), (Section::CAUSE, REJECTED)];
     let mut delivered = undoing(Kind::Undo, RESERVE, 0b0101);
-    delivered.deliveries = 2.into();
+    delivered.deliveries = 1.into();
     vec![
         Vector::new(
             "undo-delivered",
@@ -163,8 +161,7 @@ fn forward_at_coordinator() -> Vec<Vector> {
     let mut completed = sets(spliced(Kind::Result, OutcomeCode::Completed.code()), 0b1111, 0, 0);
     completed.set(Flags::PIVOTED);
     let arrivals = [key(Kind::Done, CHARGE_TO_SCHEDULE), key(Kind::Done, RESERVE_TO_SCHEDULE)];
-    let mut start = full(Kind::Start, 0);
-    start.deliveries = 1.into();
+    let start = full(Kind::Start, 0);
     let spill = of_saga(Kind::Spill, 0);
     let mut later = of_saga(Kind::RetryLater, RESERVE_TO_SCHEDULE);
     later.amount = 5.into();
@@ -184,8 +181,8 @@ fn forward_at_coordinator() -> Vec<Vector> {
         Vector::new(
             "done-delivered",
             From::Broker,
-            "An arrival at the join.",
-            one(0, &[], delivered(sets(full(Kind::Done, RESERVE_TO_SCHEDULE), 0b0101, 0, 0), 1)),
+            "An arrival at the join, delivered for the fourth time: deliveries counts those before.",
+            one(0, &[], delivered(sets(full(Kind::Done, RESERVE_TO_SCHEDULE), 0b0101, 0, 0), 3)),
         ),
         Vector::new(
             "join-to-run",
@@ -226,13 +223,13 @@ fn backward_at_coordinator() -> Vec<Vector> {
             "revoked-delivered",
             From::Broker,
             "The saga was aborted by step 1, cleanly: step 0 is done, step 2 may be, and both are to be undone.",
-            one(0, &[], delivered(revoked, 1)),
+            one(0, &[], delivered(revoked, 0)),
         ),
         Vector::new(
             "revoked-wide",
             From::Broker,
             "The same of a saga of which the broker's log may have lost a part: all is to be undone.",
-            one(0, &[], delivered(wide, 1)),
+            one(0, &[], delivered(wide, 0)),
         ),
         Vector::new(
             "revoked-to-undo",

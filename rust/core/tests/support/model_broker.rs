@@ -42,8 +42,8 @@ pub struct Saga {
 #[derive(Debug, Default)]
 pub struct Session {
     pub open: bool,
-    credit: u64,
-    delivered: u64,
+    pub credit: u64,
+    pub delivered: u64,
     told_plan: bool,
     judged: u64,
     answers: Vec<Header>,

@@ -1,0 +1,197 @@
+"""The fence in SQLite under any order of deliveries, repetitions, failures and crashes, in two processes that share it.
+
+The ledger stands for effects within the transaction, the gateway for effects outside. Whatever happens, an effect is
+there at most once, an undo that was answered leaves nothing behind, and no action is called after its compensation.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sagacore import Rejected
+from sagacore.fences.calls import Call, Ended, Verdict, Work, judge
+from tests.unit.fence_world import Booked, Fenced, World
+
+SAGAS = (1, 2)
+TIMEOUT_MS = 2_500
+# A disk that syncs would take a minute; that a sync is asked for is shown elsewhere, with a process that is killed.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (a folder of its own is made there)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Bank:
+    """The gateway: knows keys, charges each once, and never one that was cancelled."""
+
+    def __init__(self) -> None:
+        self.charged: set[str] = set()
+        self.refunded: set[str] = set()
+        self.cancelled: set[str] = set()
+
+    def charge(self, key: str) -> None:
+        assert key not in self.cancelled, "the action was called after its compensation"
+        self.charged.add(key)
+
+    def refund(self, key: str) -> None:
+        self.cancelled.add(key)
+        if key in self.charged:
+            self.refunded.add(key)
+
+
+class Run:
+    """Two processes on one file; what they answer is checked as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now_ms = 1_000_000
+        self.world = World()
+        self.bank = Bank()
+        self.processes = [self.start(), self.start()]
+        self.calls: list[dict[tuple[str, int], Call]] = [{}, {}]
+        self.answers: dict[tuple[str, int], Ended] = {}
+        self.undone: set[tuple[str, int]] = set()
+        handler = self.world.handlers["book"]
+        self.start_book = handler.start
+        self.is_killing = False
+        setattr(handler, "start", self.book)  # noqa: B010 (a method is replaced)
+
+    def start(self) -> Fenced:
+        fenced = Fenced(self.path, self.world, retention_ms=3_600_000)
+        fenced.now_ms = self.now_ms
+        return fenced
+
+    def book(self, work: Work, db: Any = None) -> Any:
+        value = self.start_book(work, db)
+        if self.is_killing:
+            raise Killed
+        return value
+
+    def kill(self, at: int) -> None:
+        self.processes[at].close()
+        self.processes[at] = self.start()
+        self.calls[at].clear()
+
+    def transact(self, at: int, name: str, saga: int, cents: int, *, is_killing: bool) -> None:
+        call = self.world.call(name, cents, sequence=saga, deliveries=2 if cents == 13 else 0)
+        self.is_killing = is_killing
+        try:
+            [ended] = self.processes[at].do(call)
+        except Killed:
+            self.kill(at)
+            return
+        assert ended is not None
+        self.answered("book", saga, ended)
+
+    def begin(self, at: int, name: str, saga: int) -> None:
+        step = (name, saga)
+        running = self.calls[at]
+        if ("pay", saga) in running or ("repay", saga) in running:
+            return  # the core of that process sees to it
+        call = self.world.call(name, sequence=saga)
+        [ended] = self.processes[at].do(call)
+        if ended is None:
+            running[step] = call
+        else:
+            self.answered("pay", saga, ended)
+
+    def end(self, at: int, how: Verdict) -> None:
+        if not self.calls[at]:
+            return
+        (name, saga), call = self.calls[at].popitem()
+        fenced = self.processes[at]
+        if name == "repay":
+            self.bank.refund(call.work[7])
+            ended = fenced.end(call, Verdict.UNDONE)
+        elif how is Verdict.DONE:
+            self.bank.charge(call.work[7])
+            ended = fenced.end(call, Verdict.DONE, msgspec.msgpack.encode(Booked(saga)))
+        elif how is Verdict.REJECTED and call.work[7] not in self.bank.charged:
+            error = Rejected("no")
+            ended = fenced.end(call, *judge(call, error), error)
+        else:
+            ended = fenced.end(call, Verdict.RETRY, b"10 down")
+        self.answered("pay", saga, ended)
+
+    def charge_and_die(self, at: int) -> None:
+        for (name, _), call in self.calls[at].items():
+            if name == "pay":
+                self.bank.charge(call.work[7])
+        self.kill(at)
+
+    def pass_time(self) -> None:
+        """Long enough for every call that runs to time out."""
+        for at in (0, 1):
+            while self.calls[at]:
+                self.end(at, Verdict.RETRY)
+        self.now_ms += TIMEOUT_MS
+        for fenced in self.processes:
+            fenced.now_ms = self.now_ms
+        self.processes[0].fence.forget()
+
+    def answered(self, step: str, saga: int, ended: Ended) -> None:
+        verdict = ended[0]
+        if verdict is Verdict.UNDONE:
+            self.undone.add((step, saga))
+        if verdict in (Verdict.DONE, Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
+            assert self.answers.setdefault((step, saga), ended) == ended, "a repetition was answered otherwise"
+
+    def check(self) -> None:
+        booked = [key for (key,) in self.processes[0].db.execute("select key from ledger")]
+        for saga in SAGAS:
+            is_booked = f"{saga}-0-book" in booked
+            answer = self.answers.get(("book", saga))
+            if ("book", saga) in self.undone or (answer is not None and answer[0] is not Verdict.DONE):
+                assert not is_booked
+            elif answer is not None:
+                assert is_booked
+            key = f"{saga}-0-pay"
+            if ("pay", saga) in self.undone:
+                assert (key in self.bank.charged) == (key in self.bank.refunded)
+            if self.answers.get(("pay", saga), (None,))[0] is Verdict.REJECTED:
+                assert key not in self.bank.charged
+
+    def close(self) -> None:
+        for fenced in self.processes:
+            fenced.close()
+
+
+process = st.sampled_from((0, 1))
+saga = st.sampled_from(SAGAS)
+verdict = st.sampled_from((Verdict.DONE, Verdict.REJECTED, Verdict.RETRY))
+operation = st.one_of(
+    st.tuples(st.just("transact"), process, st.sampled_from(("book", "book", "unbook")), saga, st.booleans()),
+    st.tuples(st.just("begin"), process, st.sampled_from(("pay", "pay", "repay")), saga),
+    st.tuples(st.just("end"), process, verdict),
+    st.tuples(st.just("charge_and_die"), process),
+    st.tuples(st.just("pass_time")),
+)
+
+
+@settings(max_examples=120)
+@given(st.lists(operation, min_size=20, max_size=40), st.tuples(*[st.sampled_from((5, -1, 13, 5))] * 2))
+def test_effects_and_undos_happen_once_whatever_comes(operations: list[Any], amounts: tuple[int, int]) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        run = Run(Path(folder) / "books.db")
+        for name, *arguments in operations:
+            if name == "transact":
+                at, what, which, is_killing = arguments
+                run.transact(at, what, which, amounts[which - 1], is_killing=is_killing)
+            else:
+                method: Callable[..., None] = getattr(run, name)
+                method(*arguments)
+            run.check()
+        run.pass_time()
+        for which in SAGAS:  # an undo that is delivered until it is answered leaves nothing behind
+            run.transact(0, "unbook", which, 5, is_killing=False)
+            run.begin(1, "repay", which)
+            run.end(1, Verdict.DONE)
+        assert run.undone == {(step, which) for step in ("book", "pay") for which in SAGAS}
+        run.check()
+        run.close()
