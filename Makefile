@@ -10,7 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTENSION := python/sagacore/_core.abi3.so
-RUST_SOURCES := Cargo.toml Cargo.lock $(shell find .cargo broker rust/core rust/disk rust/python -name '*.rs' -o -name '*.toml')
+RUST_FOLDERS := .cargo broker rust/core rust/disk rust/python
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find $(RUST_FOLDERS) -name '*.rs' -o -name '*.toml')
 
 # What a user's shell may set must not change what is built here.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)

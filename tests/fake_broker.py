@@ -95,6 +95,7 @@ class FakeBroker:
         self.refusals: list[tuple[Refusal, str]] = []
         """For the next STARTs, one each."""
         self.is_bad_plan = False
+        self.flushes_on_ticks = True
         self.plans: set[int] = set()
         self.stats: object = {}
         self.ends: Callable[[bytes], Ending | None] = lambda _: None
@@ -256,7 +257,8 @@ class FakeLink:
         self._ticker = asyncio.get_running_loop().call_later(0.01, self._tick)
         if self._core.tick(now_ms()):
             self._core.connect(now_ms())
-        self.flush()
+        if self._broker.flushes_on_ticks:
+            self.flush()
         self._broker.tick(self)
 
 

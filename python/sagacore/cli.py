@@ -26,7 +26,8 @@ def _version() -> str:
     return _core.__version__
 
 
-app = App(name="sagacore", help="Sagas across services: without a workflow engine, without its database.", version=_version)
+HELP: Final = "Sagas across services: without a workflow engine, without its database."
+app = App(name="sagacore", help=HELP, version=_version)
 log_app = App(name="log", help="Look at a broker's log while no broker holds it.")
 app.command(log_app)
 

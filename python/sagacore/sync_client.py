@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
@@ -134,13 +135,15 @@ class SyncClient:
         return Many(session, saga, in_flight=in_flight, key=key, on_error=on_error)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it in the loop's thread and wait. An interrupt of this thread cancels it."""
+        """Run it in the loop's thread and wait. An interrupt of this thread cancels it, and so does `__exit__`."""
         if self._loop is None:
             coroutine.close()
             raise closed()
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise closed() from None
         except BaseException:
             future.cancel()
             raise

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 ORDERS = 300
-DEMO = (sys.executable, "-m", "sagacore", "demo", "--orders", str(ORDERS), "--in-flight", "100")
+DEMO = (sys.executable, "-m", "sagacore", "demo")
+SMALL = (*DEMO, "--orders", str(ORDERS), "--in-flight", "100")
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def run_demo(*options: str) -> dict[str, Any]:
     """Run the demo to its end and return its JSON object. Whatever was asked for, its books must be right."""
-    done = subprocess.run([*DEMO, "--json", *options], capture_output=True, text=True, check=False)
+    done = subprocess.run([*SMALL, "--json", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert figures["orders"] == ORDERS
@@ -52,7 +53,7 @@ def test_nothing_is_lost_when_every_kind_of_process_is_killed(shape: str) -> Non
 
 
 def test_a_table_that_is_far_too_small_spills_and_loses_nothing() -> None:
-    figures = run_demo("--shape", "diamond", "--slots", "16", "--reject", "0.1", "--in-flight", "300")
+    figures = run_demo("--shape", "diamond", "--slots", "16", "--reject", "0.1")
     assert figures["coordinator"]["slots"] == 16
     assert figures["coordinator"]["table_bytes"] >= 16 * 64
     assert figures["coordinator"]["evictions"] > 0
@@ -80,14 +81,14 @@ def test_what_is_kept_is_never_overwritten(tmp_path: Path) -> None:
         "shipping.db",
     }
     assert (folder / "logs" / "broker.log").exists()
-    again = subprocess.run([*DEMO, "--keep", str(folder)], capture_output=True, text=True, check=False)
+    again = subprocess.run([*SMALL, "--keep", str(folder)], capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "not empty" in again.stdout
 
 
 def test_the_report_is_for_people() -> None:
     wide = {**os.environ, "COLUMNS": "150"}
-    done = subprocess.run([*DEMO, "--kill", "1"], capture_output=True, text=True, check=False, env=wide)
+    done = subprocess.run([*SMALL, "--kill", "1"], capture_output=True, text=True, check=False, env=wide)
     assert done.returncode == 0, done.stdout + done.stderr
     for words in (
         "completed",

@@ -25,7 +25,7 @@ from sagacore import (
 )
 from sagacore import session as session_module
 from sagacore.codes import CauseCode, Kind, OutcomeCode, Refusal, Section, StatusCode
-from tests.fake_broker import ATTACH, DEFINE, START, FakeBroker, Message, compensated, completed, pack_any
+from tests.fake_broker import ATTACH, BY_KEY, DEFINE, START, FakeBroker, Message, compensated, completed, pack_any
 from tests.small_shop import DONE, ORDER, Order, Paid, buy, pay, reserve
 
 
@@ -196,6 +196,24 @@ def test_many_unconfirmed_starts_wait_for_room(broker: FakeBroker, monkeypatch: 
     async def body(client: Client) -> None:
         sagas = await asyncio.gather(*(client.start(buy, ORDER) for _ in range(50)))
         assert len({saga.id for saga in sagas}) == 50
+
+    run(body)
+
+
+def test_nothing_waits_for_the_next_tick(broker: FakeBroker) -> None:
+    async def body(client: Client) -> None:
+        await client.start(buy, ORDER, key="k")
+        broker.flushes_on_ticks = False
+        began_s = time.monotonic()
+        saga = await client.start(buy, ORDER, key="l")
+        await saga.status()
+        await client.cancel("l")
+        await client.stats()
+        attached = client.attach("l", saga=buy)
+        await until(lambda: bool(attached.id))
+        broker.ends = lambda _: DONE
+        assert len([one async for one in client.start_many(buy, [ORDER] * 500)]) == 500
+        assert time.monotonic() - began_s < 2
 
     run(body)
 
@@ -454,6 +472,7 @@ def test_status_names_state_and_steps(broker: FakeBroker, code: StatusCode) -> N
         assert await client.status(id=saga.id, saga=buy) == status
 
     run(body)
+    assert [message.flags & BY_KEY for message in broker.of_kind(Kind.STATUS)] == [0, BY_KEY, 0]
 
 
 def test_cancel_says_whether_it_came_in_time(broker: FakeBroker) -> None:

@@ -324,6 +324,28 @@ def test_a_small_outbox_only_slows_it_down(broker: FakeBroker, monkeypatch: pyte
     run(body)
 
 
+def test_a_full_outbox_waits_for_confirmations_not_for_outcomes(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "OUTBOX_BYTES", 2_000)
+    monkeypatch.setattr("sagacore.many.CHUNK", 10)
+
+    async def body(client: Client) -> None:
+        broker.is_up = False
+        inputs = iter(orders(100))
+        reading = asyncio.create_task(_all(client.start_many(buy, inputs, in_flight=100, key=item)))
+        await asyncio.sleep(0.05)
+        assert next(inputs).item == "item 10", "nothing more is read while the outbox is full"
+        broker.is_up = True
+        while len(broker.sagas) < 99:  # noqa: ASYNC110 - the broker is a double without events
+            await asyncio.sleep(0.001)
+        for key in list(broker.sagas):
+            broker.end(key.decode(), DONE)
+        assert len(await reading) == 99
+
+    run(body)
+
+
 def test_who_stops_early_leaves_nothing_behind(broker: FakeBroker) -> None:
     async def body(client: Client) -> None:
         broker.ends = lambda key: None if key != b"item 3" else DONE
@@ -393,6 +415,7 @@ def test_whatever_happens_each_input_ends_once(
                 broker.restart()
         ending.cancel()
         assert seen == Counter(order.item for order in orders(count))
+        assert broker.running_max <= in_flight
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_module, "Link", broker.link)

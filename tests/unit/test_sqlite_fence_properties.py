@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sagacore import Rejected
@@ -165,16 +165,36 @@ class Run:
 process = st.sampled_from((0, 1))
 saga = st.sampled_from(SAGAS)
 verdict = st.sampled_from((Verdict.DONE, Verdict.REJECTED, Verdict.RETRY))
+begin = st.tuples(st.just("begin"), process, st.sampled_from(("pay", "repay")), st.just(1))
+end = st.tuples(st.just("end"), process, verdict)
+# The races are those of two processes at one step: so there is much of that.
 operation = st.one_of(
     st.tuples(st.just("transact"), process, st.sampled_from(("book", "book", "unbook")), saga, st.booleans()),
-    st.tuples(st.just("begin"), process, st.sampled_from(("pay", "pay", "repay")), saga),
-    st.tuples(st.just("end"), process, verdict),
+    begin,
+    begin,
+    begin,
+    end,
+    end,
     st.tuples(st.just("charge_and_die"), process),
     st.tuples(st.just("pass_time")),
 )
 
 
-@settings(max_examples=120)
+# Rare by chance: the undo arrives at one process while the other is at the action.
+BESIDE = [("begin", 0, "pay", 1), ("begin", 1, "repay", 1), ("end", 1, Verdict.DONE), ("end", 0, Verdict.DONE)]
+# The second try begins while the first runs, and the first is rejected.
+TWICE = [
+    ("begin", 0, "pay", 1),
+    ("begin", 1, "pay", 1),
+    ("end", 0, Verdict.REJECTED),
+    ("end", 1, Verdict.DONE),
+    ("begin", 0, "pay", 1),
+]
+
+
+@settings(max_examples=80)
+@example(BESIDE, (5, 5))
+@example(TWICE, (5, 5))
 @given(st.lists(operation, min_size=20, max_size=40), st.tuples(*[st.sampled_from((5, -1, 13, 5))] * 2))
 def test_effects_and_undos_happen_once_whatever_comes(operations: list[Any], amounts: tuple[int, int]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

@@ -1,6 +1,7 @@
 """The blocking client: it does what the other one does, from any thread."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,8 @@ from sagacore import (
     UsageError,
 )
 from sagacore import session as session_module
-from tests.fake_broker import Ending, FakeBroker, completed
+from sagacore.codes import Refusal
+from tests.fake_broker import START, Ending, FakeBroker, completed
 from tests.small_shop import DONE, ORDER, Order, Paid, buy
 
 
@@ -68,22 +70,24 @@ def test_start_many(broker: FakeBroker) -> None:
         assert list(client.start_many(buy, [])) == []
 
 
-def test_a_slow_source_holds_up_nothing_but_itself(broker: FakeBroker) -> None:
+def test_a_slow_source_does_not_hold_back_what_it_gave_before(broker: FakeBroker) -> None:
     broker.ends = cents
     ended: list[Ended[Paid]] = []
-    first = threading.Event()
+    ended_meanwhile = 0
 
     def slow() -> Iterator[Order]:
-        yield Order("1")
-        yield Order("2")
-        first.wait(0.05)
-        yield Order("3")
+        nonlocal ended_meanwhile
+        for number in range(20):
+            time.sleep(0.01)
+            ended_meanwhile = len(ended)
+            yield Order(str(number))
 
     with SyncClient("ipc:///nowhere", timeout=5) as client:
+        ended.extend(client.start_many(buy, [Order("99")], key=item))
         for one in client.start_many(buy, slow(), key=item):
-            ended.append(one)
-            first.set()
-    assert sorted(one.key for one in ended) == ["1", "2", "3"]
+            ended.append(one)  # noqa: PERF402 - the source looks at it meanwhile
+    assert len(ended) == 21
+    assert ended_meanwhile > 5
 
 
 def test_errors_come_through(broker: FakeBroker) -> None:
@@ -148,3 +152,21 @@ def test_threads_share_it_and_are_let_go_when_it_closes(broker: FakeBroker) -> N
         assert outcomes == [Completed(Paid(5))] * 9
     threads[0].join(5)
     assert outcomes[9:] == ["SAGA-E306"]
+
+
+def test_who_waits_for_a_full_broker_is_let_go_too(broker: FakeBroker) -> None:
+    codes: list[str] = []
+    broker.refusals = [(Refusal.FULL, "no room")] * 1000
+
+    def wait(client: SyncClient) -> None:
+        with pytest.raises(UsageError) as caught:
+            client.start(buy, ORDER, key="k")
+        codes.append(caught.value.code)
+
+    with SyncClient("ipc:///nowhere", timeout=30) as client:
+        thread = threading.Thread(target=wait, args=(client,))
+        thread.start()
+        while len(broker.of_kind(START)) < 5:
+            time.sleep(0.01)
+    thread.join(5)
+    assert codes == ["SAGA-E306"]

@@ -40,8 +40,8 @@ class Fleet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._logs = folder / "logs"
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self.logs = folder / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
         self._members: dict[str, _Member] = {}
 
     def __enter__(self) -> Self:
@@ -121,7 +121,7 @@ class Fleet:
         self._members.clear()
 
     def _log_path(self, name: str) -> Path:
-        return self._logs / f"{name}.log"
+        return self.logs / f"{name}.log"
 
 
 def _die_with(parent: int) -> None:

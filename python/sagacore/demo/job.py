@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvloop
@@ -77,7 +79,7 @@ async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Resul
     )
     saga = place_order if options.shape == "chain" else place_order_diamond
     console.print(f"placing {options.orders:,} orders with four services, in {folder}", highlight=False, soft_wrap=True)
-    with local_endpoint() as endpoint, Fleet(folder) as fleet:
+    with local_endpoint() as endpoint, Fleet(folder) as fleet, _own_log(fleet.logs / "client.log"):
         placing = await _place(orders, options, fleet, endpoint, console)
     violations = await asyncio.to_thread(audit, folder, orders, placing.told)
     return Result(
@@ -104,22 +106,36 @@ async def _place(orders: list[Order], options: DemoOptions, fleet: Fleet, endpoi
         slots=options.slots,
         workers=options.workers,
     )
+    if options.durability == "memory" and options.kill:
+        console.print("the broker is not killed: with durability memory it promises to keep nothing", style="dim")
+        roles = [role for role in roles if "broker" not in role]
+    kills = plan_kills(options.kill, options.orders, roles)
     saga = place_order if options.shape == "chain" else place_order_diamond
     try:
-        async with Client(endpoint, timeout=PATIENCE_S) as client, contextlib.AsyncExitStack() as stack:
+        async with Client(endpoint, timeout=PATIENCE_S) as client:
             await ready(client, fleet)
-            show = stack.enter_context(contextlib.closing(show_on(console, options.orders)))
-            if options.durability == "memory" and options.kill:
-                show.note("the broker is not killed: with durability memory it promises to keep nothing")
-                roles = [role for role in roles if "broker" not in role]
-            kills = plan_kills(options.kill, options.orders, roles)
-            placing = Placing(fleet=fleet, client=client, show=show, kills=kills)
-            await placing.place(saga, orders, in_flight=options.in_flight)
+            with contextlib.closing(show_on(console, options.orders)) as show:
+                placing = Placing(fleet=fleet, client=client, show=show, kills=kills)
+                await placing.place(saga, orders, in_flight=options.in_flight)
             await asyncio.sleep(SETTLE_S)
             await placing.sample()
             return placing
     except SagacoreError as error:
         raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail("broker")) from error
+
+
+@contextlib.contextmanager
+def _own_log(path: Path) -> Iterator[None]:
+    """What the client in this process has to say goes to a file too, and not between the lines of the display."""
+    log = logging.getLogger("sagacore")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s client %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def _folder(options: DemoOptions, console: Console) -> Path | None:

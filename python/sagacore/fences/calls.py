@@ -23,7 +23,7 @@ QUICK_AGAIN_S: Final = QUICK_S / 4
 
 
 class Verdict(enum.IntEnum):
-    """How work ended. A test compares the codes with the core's."""
+    """How work ended, in the core's codes."""
 
     DONE = 1
     REJECTED = 2

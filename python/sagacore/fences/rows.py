@@ -58,7 +58,7 @@ _SCHEMA: Final = (
 
 
 class RowState(enum.IntEnum):
-    """What a row says; the core's codes, which a test compares."""
+    """What a row says, in the core's codes. They stand in databases and never change."""
 
     EMPTY = 0
     INTENT = 1

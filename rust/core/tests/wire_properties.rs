@@ -214,7 +214,8 @@ proptest! {
 
     #[test]
     fn nothing_is_read_beyond_the_input(
-        frame in frames(), before in vec(any::<u8>(), 0..40), after in vec(any::<u8>(), 0..200), all in vec(changes(), 0..3),
+        frame in frames(), all in vec(changes(), 0..3),
+        before in vec(any::<u8>(), 0..40), after in vec(any::<u8>(), 0..200),
     ) {
         let mut bytes = write(&frame);
         for one in &all {

@@ -8,4 +8,4 @@ mod seeds;
 mod targets;
 
 pub use mutate::{Mutator, Random};
-pub use targets::{TARGETS, Target, plan, wire};
+pub use targets::{TARGETS, Target, body, plan, wire};

@@ -138,10 +138,14 @@ mod tests {
 
     #[test]
     fn seeds_are_valid_and_most_mutants_are_not() {
-        use sagacore_core::{plan::Plan, wire::Transactions};
+        use sagacore_core::plan::Plan;
+        use sagacore_core::wire::{Sections, Transactions};
         let parses = |frame: &[u8]| Transactions::parse(frame).is_ok_and(|mut read| read.all(|one| one.is_ok()));
+        let opens = |body: &[u8]| Sections::parse(body).is_ok();
         let compiles = |bytes: &[u8]| Plan::compile(bytes).is_ok();
-        for (target, valid) in TARGETS.iter().zip([&parses as &dyn Fn(&[u8]) -> bool, &compiles]) {
+        let all: [fn(&[u8]) -> bool; 3] = [parses, opens, compiles];
+        assert_eq!(TARGETS.len(), all.len());
+        for (target, valid) in TARGETS.iter().zip(all) {
             assert!((target.seeds)().iter().all(|seed| valid(seed)), "{}", target.name);
             let mut mutator = Mutator::new((target.seeds)(), 1);
             let passed = (0..1_000).filter(|_| valid(mutator.draw())).count();

@@ -1,7 +1,7 @@
 //! Valid bytes to begin with: random bytes alone never get past the first length.
 
 use rmp::encode::{write_array_len, write_str, write_uint};
-use sagacore_core::wire::{Header, Key, Kind, SagaId, Section, TransactionWriter};
+use sagacore_core::wire::{BodyWriter, Header, Key, Kind, SagaId, Section, TransactionWriter};
 
 /// Frames of one transaction and of many, with keys, bodies of every length class, and none of each.
 pub fn frames() -> Vec<Vec<u8>> {
@@ -41,6 +41,23 @@ fn header(kind: Kind, place: u16) -> Header {
     header.place = place.into();
     header.done = 0b1011.into();
     header
+}
+
+/// Bodies with none, few, many and all sections, of every length class, and longer than they need be.
+pub fn bodies() -> Vec<Vec<u8>> {
+    let mut bodies = vec![b"\xde\x00\x01\x40\xc6\x00\x00\x00\x02ok".to_vec(), b"\x81\x40\xc5\x00\x02ok".to_vec()];
+    for (keys, section_bytes) in
+        [(0..0, 0), (64..65, 0), (0..3, 20), (60..71, 2), (0..16, 3), (0..71, 1), (68..71, 300)]
+    {
+        let mut body = Vec::new();
+        let mut writer = BodyWriter::new(&mut body);
+        for key in keys {
+            writer.section(key, &vec![key; section_bytes]);
+        }
+        writer.finish();
+        bodies.push(body);
+    }
+    bodies
 }
 
 /// A chain, a diamond, a wide fork, and a graph in which every step comes after all before it.

@@ -1,7 +1,7 @@
 //! The targets: a function for each parser of bytes that come from outside.
 
 use sagacore_core::plan::{Plan, fingerprint};
-use sagacore_core::wire::{Message, Section, Transaction, TransactionWriter, Transactions};
+use sagacore_core::wire::{BodyWriter, Message, Section, Sections, Transaction, TransactionWriter, Transactions};
 
 use crate::seeds;
 
@@ -14,6 +14,7 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire, seeds: seeds::frames },
+    Target { name: "body", run: body, seeds: seeds::bodies },
     Target { name: "plan", run: plan, seeds: seeds::plans },
 ];
 
@@ -74,6 +75,35 @@ fn same_message(one: &Message<'_>, other: &Message<'_>) {
         assert!(key < Section::END);
         assert_eq!(one.sections().get(key), Some(value));
     }
+}
+
+/// A body is refused, or its sections are all of it, in order; written again, no byte more, they are the same.
+pub fn body(bytes: &[u8]) {
+    let Ok(sections) = Sections::parse(bytes) else { return };
+    let (mut again, mut results, mut last) = (Vec::new(), Vec::new(), None);
+    let mut writer = BodyWriter::new(&mut again);
+    for (key, value) in sections {
+        assert!(key < Section::END && last < Some(key), "keys ascend");
+        let (whole, part) = (bytes.as_ptr_range(), value.as_ptr_range());
+        assert!(whole.start <= part.start && part.end <= whole.end, "a value is a part of the body");
+        writer.section(key, value);
+        last = Some(key);
+    }
+    assert!(writer.finish() <= bytes.len(), "the writer takes the shortest encoding");
+    assert!(parsed(&again).eq(sections));
+    let chosen = bytes.iter().fold(0_u64, |set, byte| set | 1 << (byte & 63));
+    let mut writer = BodyWriter::new(&mut results);
+    writer.copy(sections, chosen);
+    writer.finish();
+    let is_chosen = |key: u8| key >= Section::INPUT || chosen & (1 << key) != 0;
+    assert!(parsed(&results).eq(sections.filter(|&(key, _)| is_chosen(key))));
+    for key in 0..=u8::MAX {
+        assert_eq!(sections.get(key), parsed(&again).find(|&(at, _)| at == key).map(|(_, value)| value));
+    }
+}
+
+fn parsed(body: &[u8]) -> Sections<'_> {
+    Sections::parse(body).unwrap_or_else(|broken| panic!("written again: {broken}"))
 }
 
 /// A definition is refused, or the plan is within its limits, and any set of its steps can be undone.

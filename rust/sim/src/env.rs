@@ -36,6 +36,8 @@ pub struct Env {
     pub sent: Vec<VecDeque<Vec<u8>>>,
     /// By process, its life, for what passes the broker's socket.
     pub lives: Vec<u32>,
+    /// What a coordinator's table took when the first one was made.
+    pub table_bytes: Option<u64>,
 }
 
 /// Frames of each process that are remembered, to be replayed.
@@ -77,6 +79,11 @@ impl Env {
         }
         kept.push_back(frame.clone());
         self.network.send_up(process, frame, self.trace.now_us, &mut self.schedule);
+    }
+
+    /// What every coordinator's table takes: as much as the first one's.
+    pub fn table_bytes(&mut self, bytes: u64) -> u64 {
+        *self.table_bytes.get_or_insert(bytes)
     }
 
     pub fn open_socket(&mut self, process: usize) {

@@ -37,12 +37,10 @@ pub enum Mutation {
     DoneForged,
     /// A client is told the opposite now and then.
     OutcomeTurned,
-    /// The undo of a step is called before its predecessors'.
-    OrderIgnored,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 17] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::RejectionNotStored,
@@ -60,6 +58,5 @@ impl Mutation {
         Self::OutboxForgets,
         Self::DoneForged,
         Self::OutcomeTurned,
-        Self::OrderIgnored,
     ];
 }

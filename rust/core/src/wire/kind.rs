@@ -22,7 +22,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What a message asks or tells. The first seven are *tokens*: they are pending at the broker until consumed.
+    /// What a message asks or tells. The first seven, but FAIL, are *tokens*: pending at the broker until consumed.
     Kind: u8 {
         /// client -> coordinator: begin this plan with this input under this key.
         Start = 1,

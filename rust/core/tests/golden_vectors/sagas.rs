@@ -3,8 +3,8 @@
 use sagacore_core::wire::{Flags, Header, Key, Kind, OutcomeCode, Section};
 
 use super::{
-    CHARGE, CHARGED, CREATE, CREATED, From, INPUT, REJECTED, RESERVE, SCHEDULE, SCHEDULED, Vector, full, key,
-    message, of_saga, one, plan, plans, sets, spliced,
+    CHARGE, CHARGED, CREATE, CREATED, From, INPUT, REJECTED, RESERVE, SCHEDULE, SCHEDULED, Vector, full, key, message,
+    of_saga, one, plan, plans, sets, spliced,
 };
 use crate::wire_model::{MessageModel, TransactionModel};
 

@@ -160,7 +160,7 @@ impl Checks {
         ensure!(
             sets == (pending.done, pending.active, pending.undo),
             "I2",
-            "{kind:?} {place} of {} leaves as {sets:b?}, not {pending:?}",
+            "{kind:?} {place} of {} leaves as {sets:x?}, not {pending:?}",
             header.saga
         );
         let model = &self.models[found.plan];

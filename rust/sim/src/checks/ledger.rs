@@ -77,7 +77,7 @@ impl Ledger {
         ensure!(record.effects > 0, "I5", "step {step} of {saga:?} is undone and was never done");
         ensure!(record.undos == 0, "I4", "step {step} of {saga:?} is undone again");
         let in_set = found.undo_set.is_some_and(|set| set & 1 << step != 0);
-        ensure!(in_set, "I8", "step {step} of {saga:?} is undone: durably to undo are {:b?}", found.undo_set);
+        ensure!(in_set, "I8", "step {step} of {saga:?} is undone: durably to undo are {:x?}", found.undo_set);
         ensure!(model.compensable & 1 << step != 0, "I7", "step {step} of {saga:?} has no compensation");
         for later in steps(model.undone_before[step] & model.compensable) {
             let there = self.records.get(&(saga, attempt, later)).is_some_and(|record| record.is_there);

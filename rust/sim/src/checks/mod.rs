@@ -14,7 +14,7 @@ use crate::situations::Situations;
 use crate::trace::Trace;
 
 pub use boundary::Boundary;
-pub use history::{History, Pending, SagaHistory};
+pub use history::History;
 pub use ledger::{Ledger, StepKey};
 pub use replay::digest;
 

@@ -246,9 +246,9 @@ impl BrokerHost {
             }
             let replayed = digest(&fresh, sequences);
             if replayed != live {
-                let pairs = live.lines().zip(replayed.lines());
-                let differs = pairs.into_iter().find(|(a, b)| a != b).unwrap_or(("one is", "shorter"));
-                return env.violate("I17", format!("live {} but replayed {}", differs.0, differs.1));
+                let lacks = live.lines().find(|line| !replayed.contains(line));
+                let has = replayed.lines().find(|line| !live.contains(line));
+                return env.violate("I17", format!("replayed, it lacks {lacks:?} and has {has:?}"));
             }
         }
     }

@@ -9,5 +9,7 @@ mod store;
 mod work;
 
 pub use broker::BrokerHost;
-pub use peer::{Core, PeerHost};
-pub use store::{Service, StepPlace, Stores};
+pub use client::ClientHost;
+pub use peer::{Core, PeerHost, new_coordinator};
+pub use service::{ServiceHost, late_call};
+pub use store::Stores;

@@ -162,7 +162,7 @@ impl ServiceHost {
     /// An event of a piece of work.
     pub fn work(&mut self, env: &mut Env, seat: &Seat, ticket: u64, stage: Stage) {
         let Some(activity) = self.activities.get(&ticket) else { return };
-        if stage == Stage::Timeout && activity.verdict.is_some() {
+        if stage != Stage::Finish && activity.verdict.is_some() {
             return;
         }
         env.trace.mix(ticket << 3 | stage as u64);

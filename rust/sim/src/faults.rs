@@ -1,0 +1,197 @@
+//! Faults that strike from time to time: which one, whom, and how hard.
+
+use sagacore_core::wire::{HEADER_BYTES, KEY_BYTES, TRANSACTION_HEADER_BYTES};
+
+use crate::env::Env;
+use crate::hosts::Core;
+use crate::options::Fault;
+use crate::random::Random;
+use crate::schedule::Event;
+use crate::situations::Situation;
+use crate::world::World;
+
+impl World {
+    /// One of the seed's faults strikes, and the next is set.
+    pub(crate) fn strike(&mut self) {
+        if self.env.is_healed {
+            return;
+        }
+        let Some(fault) = self.env.random.faults.pick(&self.env.options.faults.clone()) else { return };
+        self.env.trace.mix(fault as u64);
+        *self.faults.entry(fault).or_default() += 1;
+        match fault {
+            Fault::CrashBroker => self.crash_broker(),
+            Fault::CrashCoordinator => self.crash_some(|core| matches!(core, Core::Coordinator(_))),
+            Fault::CrashService => self.crash_some(|core| matches!(core, Core::Service(_))),
+            Fault::CrashClient => self.crash_some(|core| matches!(core, Core::Client(_))),
+            Fault::PauseBroker => self.pause_broker(),
+            Fault::PausePeer => self.pause_peer(),
+            Fault::BreakConnection => {
+                let process = self.some_peer();
+                self.env.tell(|| format!("the connection of process {process} breaks"));
+                let env = &mut self.env;
+                env.network.break_connection(process, env.trace.now_us, &mut env.schedule);
+            }
+            Fault::CutPeer => {
+                let process = self.some_peer();
+                self.cut(process);
+            }
+            Fault::CutBroker => (1..=self.peers.len()).for_each(|process| self.cut(process)),
+            Fault::StallDisk => {
+                let until_us = self.env.now_us() + self.env.random.faults.magnitude(10_000, 5_000_000);
+                self.broker.stalled_until_us = until_us;
+            }
+            Fault::ReplayFrame => self.replay_frame(),
+            Fault::ForgeFrame => self.forge_frame(),
+            Fault::Cancel => self.cancel_some(),
+        }
+        let every_us = self.env.options.fault_every_ms * 1_000;
+        let delay_us = self.env.random.faults.tail(every_us);
+        self.env.after(delay_us, Event::Fault);
+    }
+
+    fn some_peer(&mut self) -> usize {
+        1 + self.env.random.faults.index(self.peers.len())
+    }
+
+    fn crash_broker(&mut self) {
+        if self.broker.seat.is_alive {
+            self.broker.crash(&mut self.env);
+            let delay_us = self.env.random.faults.magnitude(1_000, 3_000_000);
+            self.env.after(delay_us, Event::Restart { process: 0 });
+        }
+    }
+
+    fn crash_some(&mut self, is_it: impl Fn(&Core) -> bool) {
+        let peers = self.peers.iter().filter(|peer| peer.seat.is_alive && is_it(&peer.core));
+        let candidates: Vec<usize> = peers.map(|peer| peer.seat.process).collect();
+        if let Some(process) = self.env.random.faults.pick(&candidates) {
+            self.crash_peer(process);
+        }
+    }
+
+    pub(crate) fn crash_peer(&mut self, process: usize) {
+        self.peers[process - 1].crash(&mut self.env);
+        let delay_us = self.env.random.faults.magnitude(1_000, 2_000_000);
+        self.env.after(delay_us, Event::Restart { process });
+    }
+
+    fn pause_broker(&mut self) {
+        let until_us = self.env.now_us() + self.env.random.faults.magnitude(10_000, 6_000_000);
+        self.broker.seat.paused_until_us = until_us;
+        self.env.tell(|| format!("broker is paused until {until_us} us"));
+    }
+
+    fn pause_peer(&mut self) {
+        let process = self.some_peer();
+        let until_us = self.env.now_us() + self.env.random.faults.magnitude(50_000, 20_000_000);
+        let seat = &mut self.peers[process - 1].seat;
+        seat.paused_until_us = until_us;
+        let name = &seat.name;
+        self.env.trace.tell(|| format!("{name} is paused until {until_us} us"));
+    }
+
+    fn cut(&mut self, process: usize) {
+        let random = &mut self.env.random.faults;
+        let ways = random.below(3);
+        let until_us = self.env.trace.now_us + random.magnitude(50_000, 8_000_000);
+        self.env.network.cut(process, ways != 1, ways != 2, until_us);
+        self.env.tell(|| format!("process {process} is cut off until {until_us} us, ways {ways}"));
+    }
+
+    fn cancel_some(&mut self) {
+        let is_client = |core: &Core| matches!(core, Core::Client(_));
+        let peers = self.peers.iter().filter(|peer| peer.seat.is_alive && is_client(&peer.core));
+        let clients: Vec<usize> = peers.map(|peer| peer.seat.process).collect();
+        if let Some(process) = self.env.random.faults.pick(&clients) {
+            self.peers[process - 1].cancel(&mut self.env);
+        }
+    }
+
+    /// A process says again what it said before, under no number.
+    fn replay_frame(&mut self) {
+        let process = self.some_peer();
+        let count = self.env.sent[process].len();
+        if count == 0 || !self.peers[process - 1].seat.is_alive {
+            return;
+        }
+        let at = self.env.random.faults.index(count);
+        let mut frame = self.env.sent[process][at].clone();
+        each_transaction(&mut frame, |transaction| transaction[16..24].fill(0));
+        if !subscribes(&frame) {
+            self.env.tell(|| format!("process {process} says again what it said before"));
+            let env = &mut self.env;
+            env.network.send_up(process, frame, env.trace.now_us, &mut env.schedule);
+        }
+    }
+
+    /// A process says what it must not: a frame with a changed header.
+    fn forge_frame(&mut self) {
+        let process = self.some_peer();
+        let count = self.env.sent[process].len();
+        if count == 0 || !self.peers[process - 1].seat.is_alive {
+            return;
+        }
+        let Env { random, sent, .. } = &mut self.env;
+        let mut frame = sent[process][random.faults.index(count)].clone();
+        let mut is_forged = false;
+        each_transaction(&mut frame, |transaction| {
+            transaction[16..24].fill(0);
+            is_forged |= forge(transaction, &mut random.faults);
+        });
+        if is_forged && !subscribes(&frame) {
+            self.env.reach(Situation::ForgedFrameRefused);
+            self.env.tell(|| format!("process {process} forges a frame"));
+            let env = &mut self.env;
+            env.network.send_up(process, frame, env.trace.now_us, &mut env.schedule);
+        }
+    }
+}
+
+/// Hands over each transaction of a frame, to be changed.
+fn each_transaction(frame: &mut [u8], mut change: impl FnMut(&mut [u8])) {
+    let mut rest = frame;
+    while rest.len() >= TRANSACTION_HEADER_BYTES {
+        let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        if length < TRANSACTION_HEADER_BYTES || length > rest.len() {
+            return;
+        }
+        let (transaction, after) = rest.split_at_mut(length);
+        change(transaction);
+        rest = after;
+    }
+}
+
+fn subscribes(frame: &[u8]) -> bool {
+    first_message(frame).is_some_and(|at| frame[at + 5] == sagacore_core::wire::Kind::Subscribe.code())
+}
+
+fn first_message(transaction: &[u8]) -> Option<usize> {
+    let consumes = usize::from(u16::from_le_bytes([*transaction.get(6)?, *transaction.get(7)?]));
+    let at = TRANSACTION_HEADER_BYTES + consumes * KEY_BYTES;
+    (at + HEADER_BYTES <= transaction.len()).then_some(at)
+}
+
+/// Changes what the plan determines in the first message of a transaction that moves a saga on. Whatever the sender may
+/// choose is left alone.
+fn forge(transaction: &mut [u8], random: &mut Random) -> bool {
+    use sagacore_core::wire::Kind;
+    let Some(at) = first_message(transaction) else { return false };
+    let has_keys = u16::from_le_bytes([transaction[6], transaction[7]]) > 0;
+    let kind = Kind::from_code(transaction[at + 5]);
+    let moves_on = matches!(kind, Some(Kind::Run | Kind::Done | Kind::Undo | Kind::Undone | Kind::Result));
+    if !has_keys || !moves_on {
+        return false;
+    }
+    let is_result = kind == Some(Kind::Result);
+    // Plan, attempt, place, done, active, undo. A RESULT's sets say nothing.
+    let fields: &[(usize, u64)] = if is_result {
+        &[(24, 8), (32, 4), (36, 2)]
+    } else {
+        &[(24, 8), (32, 4), (36, 2), (40, 8), (48, 8), (56, 8)]
+    };
+    let (offset, bytes) = fields[random.index(fields.len())];
+    let byte = at + offset + random.below(bytes) as usize;
+    transaction[byte] ^= 1 << random.below(8);
+    true
+}
