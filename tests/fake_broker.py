@@ -95,7 +95,8 @@ class FakeBroker:
         self.refusals: list[tuple[Refusal, str]] = []
         """For the next STARTs, one each."""
         self.is_bad_plan = False
-        self.flushes_on_ticks = True
+        self.ticks = True
+        """Else there are no heartbeats, and what is not sent at once is not sent."""
         self.plans: set[int] = set()
         self.stats: object = {}
         self.ends: Callable[[bytes], Ending | None] = lambda _: None
@@ -257,9 +258,9 @@ class FakeLink:
         self._ticker = asyncio.get_running_loop().call_later(0.01, self._tick)
         if self._core.tick(now_ms()):
             self._core.connect(now_ms())
-        if self._broker.flushes_on_ticks:
+        if self._broker.ticks:
             self.flush()
-        self._broker.tick(self)
+            self._broker.tick(self)
 
 
 def pack_any(value: Any) -> bytes:

@@ -72,6 +72,7 @@ def broker(
         Ended sagas that are remembered at most.
     outcomes_ms
         How long they are remembered at most, in milliseconds.
+
     """
     from sagacore.processes.broker import BrokerOptions, run_broker
 
@@ -103,6 +104,7 @@ def coordinator(*, endpoint: Endpoint = ENDPOINT, slots: int = 65_536, credit: i
         Slots of 64 bytes in its table, rounded up to a power of two.
     credit
         Messages that it may hold unanswered.
+
     """
     from sagacore.processes.coordinator import CoordinatorOptions, run_coordinator
 
@@ -121,6 +123,7 @@ def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memo
         Where the broker listens.
     fence
         "memory" (lost with the process: for tests and benches) or "sqlite:PATH".
+
     """
     from sagacore.processes.service import load_service, run_service
 
@@ -139,6 +142,7 @@ def status(key: str | None = None, /, *, id: str | None = None, endpoint: Endpoi
         Its id, instead of the key.
     endpoint
         Where the broker listens.
+
     """
     found = _ask(endpoint, lambda client: client.status(key, id=id))
     print(json.dumps({"state": found.state, "steps": found.steps, "saga_id": found.saga_id}))
@@ -159,6 +163,7 @@ def cancel(key: str | None = None, /, *, id: str | None = None, reason: str = ""
         What its starter is told.
     endpoint
         Where the broker listens.
+
     """
     accepted = _ask(endpoint, lambda client: client.cancel(key, id=id, reason=reason))
     print("cancelled" if accepted else "too late: it is deciding, compensating or ended")
@@ -173,6 +178,7 @@ def stuck(*, endpoint: Endpoint = ENDPOINT) -> int:
     ----------
     endpoint
         Where the broker listens.
+
     """
     for saga in _ask(endpoint, lambda client: client.stuck()):
         print(json.dumps(saga))
@@ -206,6 +212,7 @@ def resolve(
         For done: the step's result, as JSON.
     endpoint
         Where the broker listens.
+
     """
     import msgspec
 
@@ -223,6 +230,7 @@ def stats(*, endpoint: Endpoint = ENDPOINT) -> int:
     ----------
     endpoint
         Where the broker listens.
+
     """
     print(json.dumps(_ask(endpoint, lambda client: client.stats()), indent=2))
     return 0
@@ -236,6 +244,7 @@ def graph(target: str, /) -> int:
     ----------
     target
         The saga, as module:object, for example shop.saga:place_order.
+
     """
     from sagacore.processes.load import load
     from sagacore.saga import Saga
@@ -253,6 +262,7 @@ def verify(data: Path, /) -> int:
     ----------
     data
         The broker's folder.
+
     """
     from sagacore import _core
 
@@ -269,6 +279,7 @@ def repair(data: Path, /) -> int:
     ----------
     data
         The broker's folder.
+
     """
     from sagacore import _core
 

@@ -43,7 +43,7 @@ class Context:
         self.tries: Final = tries
         """How often this call was made, this time included."""
         self.deadline_ms: Final = deadline_ms
-        """When the saga must have ended, in the broker's milliseconds; 0 where it has no deadline any more."""
+        """When the saga must have ended, in milliseconds of `time.monotonic`; 0 where it has no deadline any more."""
 
     @property
     def saga_id(self) -> str:

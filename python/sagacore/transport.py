@@ -113,7 +113,7 @@ class Link:
             socket.close(0)
             raise _bad_endpoint(self.endpoint, error) from error
         self._socket = socket
-        self._descriptor = socket.getsockopt(zmq.FD)
+        self._descriptor = int(socket.getsockopt(zmq.FD))
         assert self._loop is not None
         self._loop.add_reader(self._descriptor, self._drain)
         self._core.connect(now_ms())
@@ -145,7 +145,7 @@ class Link:
         self.flush()
 
     def _look_again(self, socket: zmq.Socket[bytes]) -> None:
-        if self._again is None and socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if self._again is None and int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             assert self._loop is not None
             self._again = self._loop.call_soon(self._drain)
 
@@ -181,7 +181,7 @@ class Hub:
         except zmq.ZMQError as error:
             raise _bad_endpoint(self.endpoint, error) from error
         self._loop = asyncio.get_running_loop()
-        self._descriptor = self._socket.getsockopt(zmq.FD)
+        self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._drain)
         self._look_again()
 
@@ -201,7 +201,7 @@ class Hub:
     @property
     def is_drained(self) -> bool:
         """Whether nothing waits to be received."""
-        return not self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN
+        return not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
 
     def close(self) -> None:
         """Send what is queued, for a moment, and end."""

@@ -234,6 +234,24 @@ def test_a_full_broker_is_asked_again(broker: FakeBroker) -> None:
     assert len(broker.of_kind(START)) == 700
 
 
+def test_those_that_wait_for_a_full_broker_count_as_in_flight(broker: FakeBroker) -> None:
+    async def body(client: Client) -> None:
+        broker.refusals = [(Refusal.FULL, "no room")] * 3
+        reading = asyncio.create_task(_all(client.start_many(buy, orders(9), in_flight=3, key=item)))
+        while len(broker.sagas) < 9:
+            await asyncio.sleep(0.005)
+            for key, saga in list(broker.sagas.items()):
+                if saga.ending is None and len(broker.sagas) >= 3:
+                    broker.end(key.decode(), DONE)
+        for key in list(broker.sagas):
+            broker.end(key.decode(), DONE)
+        assert len(await reading) == 9
+
+    run(body)
+    assert broker.running_max == 3
+    assert list(broker.sagas)[:3] == [b"item 0", b"item 1", b"item 2"]
+
+
 def test_a_broker_that_stays_full_refuses(broker: FakeBroker) -> None:
     async def body(client: Client) -> None:
         broker.refusals = [(Refusal.FULL, "no room")] * 10_000

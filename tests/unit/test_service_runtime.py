@@ -118,7 +118,7 @@ class Bench:
 
     async def wait(self, *works: Work) -> list[tuple[Verdict, Any]]:
         async with asyncio.timeout(5):
-            while not all(work[0] in self.core.said for work in works):  # noqa: ASYNC110 (the core's double has no events)
+            while not all(work[0] in self.core.said for work in works):  # noqa: ASYNC110 (a double has no events)
                 await asyncio.sleep(0.001)
         said = [self.core.said[work[0]] for work in works]
         return [(verdict, msgspec.msgpack.decode(data) if verdict is Verdict.DONE else data) for verdict, data in said]

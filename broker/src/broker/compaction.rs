@@ -1,6 +1,8 @@
 //! Old segments go: what they hold and is still needed is copied forward, a little with every record, and once the last
-//! copy is durable everything before it may be deleted. Only a prefix of the log is ever deleted (rule L7): a record
-//! that consumed something outlives what it consumed.
+//! copy is durable everything before the first may be deleted. Only a prefix of the log is ever deleted (rule L7): a
+//! record that consumed something outlives what it consumed.
+//!
+//! A sweep copies all that is live, and begins with the plans. So whatever a replay meets, it has met its plan before.
 
 use super::{Broker, Record, RecordKind};
 use crate::state::{At, SagaRef};
@@ -13,7 +15,7 @@ const SEGMENTS_KEPT: u64 = 4;
 const SAGA_BYTES: u64 = 512;
 const OUTCOME_BYTES: u64 = 128;
 
-/// A sweep over what is older than a record.
+/// A sweep over all that is older than its first record.
 #[derive(Default)]
 pub(super) struct Compaction {
     job: Option<Job>,
@@ -22,9 +24,9 @@ pub(super) struct Compaction {
 }
 
 struct Job {
-    before_lsn: u64,
+    /// The first record of the sweep, once it is made.
+    before_lsn: Option<u64>,
     sagas: Vec<SagaRef>,
-    plans_done: bool,
     next_outcome: u64,
 }
 
@@ -38,11 +40,7 @@ impl Broker {
         if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
             return;
         }
-        let before_lsn = first_lsns[first_lsns.len() - kept as usize];
-        let old = self.state.sagas.iter().filter(|(_, saga)| saga.oldest_lsn < before_lsn);
-        let sagas = old.map(|(saga, _)| saga).collect();
-        let next_outcome = self.state.outcomes.first();
-        self.compaction.job = Some(Job { before_lsn, sagas, plans_done: false, next_outcome });
+        self.compaction.job = Some(Job { before_lsn: None, sagas: Vec::new(), next_outcome: 0 });
     }
 
     /// The next record of copies, if a sweep is under way.
@@ -50,11 +48,13 @@ impl Broker {
         let mut job = self.compaction.job.take()?;
         let at = At { lsn: self.next_lsn, time_ms };
         let mut out = Vec::with_capacity(COPY_BYTES + 64 * 1024);
-        if !job.plans_done {
+        let before_lsn = *job.before_lsn.get_or_insert_with(|| {
             self.state.copy_origin(&mut out);
-            self.state.copy_plans(job.before_lsn, at, &mut out);
-            job.plans_done = true;
-        }
+            self.state.copy_plans(at, &mut out);
+            job.sagas = self.state.sagas.keys().collect();
+            job.next_outcome = self.state.outcomes.first();
+            at.lsn
+        });
         while out.len() < COPY_BYTES {
             let Some(saga) = job.sagas.pop() else { break };
             if self.state.sagas.contains_key(saga) {
@@ -62,11 +62,10 @@ impl Broker {
             }
         }
         if out.len() < COPY_BYTES {
-            let (from, before) = (job.next_outcome, job.before_lsn);
-            job.next_outcome = self.state.copy_outcomes(from, before, at, COPY_BYTES, &mut out);
+            job.next_outcome = self.state.copy_outcomes(job.next_outcome, before_lsn, at, COPY_BYTES, &mut out);
         }
         if out.len() < COPY_BYTES {
-            self.compaction.finished = Some((job.before_lsn, at.lsn));
+            self.compaction.finished = Some((before_lsn, at.lsn));
         } else {
             self.compaction.job = Some(job);
         }

@@ -104,7 +104,7 @@ impl Broker {
         self.note_applied();
         if !message.header.has(Flags::QUIET) {
             let correlation = message.header.amount.get();
-            self.effects.push_back((self.next_lsn, Effect::Status { session, correlation, sequence }));
+            self.effects.push_back((self.next_lsn, Effect::Started { session, correlation, sequence }));
         }
     }
 
@@ -214,6 +214,9 @@ impl Broker {
     /// A coordinator drops a slot: its arrivals come again with the next one, if they are all that is pending there.
     fn spill(&mut self, session: SessionRef, transaction: &Transaction<'_>) -> Judged {
         self.find_all(transaction.consumes)?;
+        // Counted below: a key that is named twice must not stand for an arrival that is not named.
+        self.consumed.sort_unstable();
+        self.consumed.dedup();
         let first = &self.state.tokens[self.consumed[0]];
         let (saga, kind, block) = (first.saga, first.kind, first.block());
         let held = |token: &TokenRef| {
@@ -254,7 +257,9 @@ impl Broker {
 
     fn credit(&mut self, session: SessionRef, header: &Header) -> Judged {
         if let Some(found) = self.queues.sessions.get_mut(session) {
-            found.allowed = header.amount.get().min(found.delivered + sagacore_core::limits::CREDIT_MAX);
+            // Credit is a sum, so an older word of it takes nothing back.
+            let allowed = header.amount.get().min(found.delivered + sagacore_core::limits::CREDIT_MAX);
+            found.allowed = found.allowed.max(allowed);
             self.queues.credited(session);
         }
         Ok(())

@@ -59,7 +59,10 @@ pub struct Record {
 enum Effect {
     Token(TokenRef),
     Ended { sequence: u64, attached: Vec<(SessionRef, u64)> },
-    Status { session: SessionRef, correlation: u64, sequence: u64 },
+    /// A saga has begun, and its client wants to know.
+    Started { session: SessionRef, correlation: u64, sequence: u64 },
+    /// An answer that tells what was so when it was asked for.
+    Answer { session: SessionRef, answer: Box<(Header, Vec<u8>)> },
     Confirm { session: SessionRef, number: u64 },
 }
 
@@ -405,7 +408,15 @@ impl Broker {
                     self.tell_result(session, correlation, sequence);
                 }
             }
-            Effect::Status { session, correlation, sequence } => self.tell_status(session, correlation, sequence),
+            Effect::Started { session, correlation, sequence } => self.tell_started(session, correlation, sequence),
+            Effect::Answer { session, answer } => {
+                let (header, data) = *answer;
+                self.queues.sessions.send(session, header, |body| {
+                    if !data.is_empty() {
+                        body.section(Section::DATA, &data);
+                    }
+                });
+            }
             Effect::Confirm { session, number } => {
                 self.queues.sessions.send(session, answer(Kind::Confirm, number, 0), |_| {});
             }

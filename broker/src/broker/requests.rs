@@ -1,7 +1,7 @@
 //! What clients and operators ask of a saga, answered by the broker: status, outcome, cancel, resolve; and counters.
 
 use sagacore_core::limits::{REASON_BYTES_MAX, SECTION_BYTES_MAX};
-use sagacore_core::wire::{CauseCode, Flags, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode};
+use sagacore_core::wire::{CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode};
 
 use super::{Broker, Effect, Refused};
 use crate::delivery::answer;
@@ -12,6 +12,9 @@ type Judged = Result<(), Refused>;
 const UNKNOWN: Refused = Refused(Refusal::Unknown, "no saga of this id or key runs or is remembered");
 /// Stuck sagas that one answer lists.
 const STUCK_LISTED_MAX: usize = 100;
+
+/// A MessagePack array of no names.
+const NO_NAMES: &[u8] = &[0x90];
 
 /// What an operator does with a stuck step.
 const RETRY: u64 = 1;
@@ -28,8 +31,7 @@ impl Broker {
         match message.header.kind() {
             Kind::Status => {
                 let sequence = self.named(message).unwrap_or(0);
-                let lsn = self.lsn();
-                self.effects.push_back((lsn, Effect::Status { session, correlation, sequence }));
+                self.answer_status(session, correlation, sequence);
                 Ok(())
             }
             Kind::Attach => {
@@ -85,13 +87,35 @@ impl Broker {
             attached.push((session, correlation));
         }
         if wants_status {
-            self.effects.push_back((lsn, Effect::Status { session, correlation, sequence }));
+            self.answer_status(session, correlation, sequence);
         }
+    }
+
+    /// Told once all that it says is durable.
+    fn answer_durably(&mut self, session: SessionRef, header: Header, data: Vec<u8>) {
+        let lsn = self.lsn();
+        self.effects.push_back((lsn, Effect::Answer { session, answer: Box::new((header, data)) }));
+    }
+
+    fn answer_status(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
+        let (header, names) = self.status(correlation, sequence);
+        self.answer_durably(session, header, names);
+    }
+
+    /// A saga has begun, durably. What has become of it since may not be durable yet.
+    pub(super) fn tell_started(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
+        let running = self.state.saga_by_sequence(sequence).map(|saga| self.state.sagas[saga].id);
+        let id = running.or_else(|| self.state.outcomes.get(sequence).map(|outcome| outcome.id));
+        let mut header = answer(Kind::Status, correlation, StatusCode::Running.code());
+        header.saga = id.unwrap_or_default();
+        self.queues.sessions.send(session, header, |body| {
+            body.section(Section::DATA, NO_NAMES);
+        });
     }
 
     pub(super) fn tell_result(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
         let Some(outcome) = self.state.outcomes.get(sequence) else {
-            return self.tell_status(session, correlation, sequence);
+            return self.answer_status(session, correlation, sequence);
         };
         let mut header = answer(Kind::Result, correlation, outcome.code.code());
         header.saga = outcome.id;
@@ -99,9 +123,10 @@ impl Broker {
         self.queues.sessions.send_encoded(session, header, &outcome.body);
     }
 
-    pub(super) fn tell_status(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
+    /// How far a saga is, and the names of its steps that run: all of it as it is now, durable or not.
+    fn status(&self, correlation: u64, sequence: u64) -> (Header, Vec<u8>) {
         let mut header = answer(Kind::Status, correlation, StatusCode::Unknown.code());
-        let mut names = Vec::new();
+        let mut names = NO_NAMES.to_vec();
         if let Some(saga) = self.state.saga_by_sequence(sequence) {
             header.place = self.status_of(saga).code().into();
             header.saga = self.state.sagas[saga].id;
@@ -116,9 +141,7 @@ impl Broker {
             header.place = code.code().into();
             header.saga = outcome.id;
         }
-        self.queues.sessions.send(session, header, |body| {
-            body.section(Section::DATA, &names);
-        });
+        (header, names)
     }
 
     fn status_of(&self, saga: SagaRef) -> StatusCode {
@@ -165,7 +188,7 @@ impl Broker {
         let saga = saga.ok_or(too_late)?;
         let reason = String::from_utf8_lossy(message.sections().get(Section::TEXT).unwrap_or_default()).into_owned();
         self.abort(saga, CauseCode::Cancelled, None, &reason, time_ms);
-        self.queues.sessions.send(session, answer(Kind::Cancel, message.header.amount.get(), 0), |_| {});
+        self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
         Ok(())
     }
 
@@ -193,7 +216,7 @@ impl Broker {
             _ => return Err(Refused(Refusal::Mismatch, "skip a compensation, or resolve a step past the pivot")),
         }
         self.note_resolved(saga, time_ms);
-        self.queues.sessions.send(session, answer(Kind::Resolve, header.amount.get(), 0), |_| {});
+        self.answer_durably(session, answer(Kind::Resolve, header.amount.get(), 0), Vec::new());
         Ok(())
     }
 
@@ -246,7 +269,7 @@ impl Broker {
         )
     }
 
-    /// The sagas that are listed as stuck: a MessagePack array of [id, phase, steps].
+    /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps].
     fn list_stuck(&self) -> Vec<u8> {
         let stuck: Vec<SagaRef> = self
             .state

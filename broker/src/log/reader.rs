@@ -9,6 +9,9 @@ use super::{Entry, Position, SECTOR_BYTES};
 /// Bytes that are read at once, unless a frame is larger.
 const WINDOW_BYTES: u64 = 1 << 20;
 
+/// A window is looked over for zeros in pieces of this size.
+const PIECE_BYTES: usize = 4096;
+
 /// A segment that is open to be read.
 pub(super) struct Reader<'d, D: Disk> {
     disk: &'d D,
@@ -17,6 +20,8 @@ pub(super) struct Reader<'d, D: Disk> {
     pub header: SegmentHeader,
     window: Vec<u8>,
     window_at: u64,
+    /// Behind this, all that was read was zeros.
+    pub used_to: u64,
 }
 
 /// A frame that is valid by itself.
@@ -35,7 +40,7 @@ impl<'d, D: Disk> Reader<'d, D> {
             disk.settle(&file).during("sync", &name)?;
         }
         let header = SegmentHeader::read(disk, &file, number)?;
-        Ok(Self { disk, file, number, header, window: Vec::new(), window_at: 0 })
+        Ok(Self { disk, file, number, header, window: Vec::new(), window_at: 0, used_to: 0 })
     }
 
     /// The bytes of the whole file.
@@ -54,9 +59,11 @@ impl<'d, D: Disk> Reader<'d, D> {
         if offset < self.window_at || offset + length > end {
             let wanted = length.max(WINDOW_BYTES).min(self.bytes() - offset) as usize;
             self.window.resize(wanted, 0);
-            // Nothing of a window whose reading fails is used again.
             self.window_at = offset;
             self.disk.read(&self.file, offset, &mut self.window).during("read", &segment_name(self.number))?;
+            if let Some(last) = self.window.chunks(PIECE_BYTES).rposition(|piece| !is_zero(piece)) {
+                self.used_to = self.used_to.max(offset + ((last + 1) * PIECE_BYTES) as u64);
+            }
         }
         Ok(&self.window[(offset - self.window_at) as usize..])
     }
@@ -90,7 +97,7 @@ impl<'d, D: Disk> Reader<'d, D> {
         let next = offset.next_multiple_of(SECTOR_BYTES).min(self.bytes());
         let length = next - offset;
         let padding = &self.at(offset, length)?[..length as usize];
-        Ok(if padding.iter().all(|byte| *byte == 0) { next } else { offset })
+        Ok(if is_zero(padding) { next } else { offset })
     }
 
     /// The first offset from `offset` on where a frame that is valid by itself stands.
@@ -115,14 +122,13 @@ impl<'d, D: Disk> Reader<'d, D> {
         Ok(None)
     }
 
-    /// Writes zeros from `offset` to the end of the segment, where there are none. Gives how many bytes that were.
-    pub fn zero_from(&mut self, offset: u64) -> Result<u64, LogError> {
+    /// Writes zeros from `offset` up to `end`, where there are none. Gives how many bytes that were.
+    pub fn zero(&mut self, offset: u64, end: u64) -> Result<u64, LogError> {
+        let (mut at, end) = (offset, end.min(self.bytes()));
         let mut zeroed = 0;
-        let mut at = offset;
-        while at < self.bytes() {
-            let length = (1 << 16) - at % (1 << 16);
-            let length = length.min(self.bytes() - at);
-            if self.at(at, length)?[..length as usize].iter().any(|byte| *byte != 0) {
+        while at < end {
+            let length = ((1 << 16) - at % (1 << 16)).min(self.bytes() - at);
+            if !is_zero(&self.at(at, length)?[..length as usize]) {
                 self.disk.write(&self.file, at, &vec![0; length as usize]).during("write", &self.name())?;
                 zeroed += length;
             }
@@ -134,6 +140,11 @@ impl<'d, D: Disk> Reader<'d, D> {
         }
         Ok(zeroed)
     }
+}
+
+/// Whether these bytes are all zero. Without a way out of the loop, which is what makes it fast.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 /// Where a log stands after the frames that were read so far.

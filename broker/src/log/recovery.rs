@@ -55,7 +55,8 @@ pub fn recover<D: Disk + Clone>(
     config.check()?;
     let names = disk.names().during("list", "the log's directory")?;
     let mut numbers = segment_numbers(&names)?;
-    if numbers.is_empty() {
+    let is_new = numbers.is_empty();
+    if is_new {
         if names.iter().any(|name| name.ends_with(".free") || name.ends_with(".broken")) {
             return Err(LogError::MissingSegment { file: "every segment".to_owned() });
         }
@@ -68,10 +69,11 @@ pub fn recover<D: Disk + Clone>(
             sink(entry);
         }
     })?;
-    let beyond = look_beyond(disk, &numbers, &walk, true, &mut |_| {})?;
+    let beyond = if is_new { Beyond::default() } else { look_beyond(disk, &numbers, &walk, true, &mut |_| {})? };
     walk.refuse_damage(&numbers, &beyond)?;
 
-    let cut = if walk.chain.is_sealed && beyond.frames == 0 { None } else { walk.cut(disk, &beyond)? };
+    let is_whole = is_new || (walk.chain.is_sealed && beyond.frames == 0);
+    let cut = if is_whole { None } else { walk.cut(disk, &beyond)? };
     let has_next = drop_later_segments(disk, config, &numbers, &walk, &beyond)?;
     let segments = drop_released_segments(disk, &walk)?;
     let free = keep_free_files(disk, config, &names)?;
@@ -235,7 +237,7 @@ impl Walk {
     /// Overwrites the tail with zeros, so that nothing of it is ever read again. `None` if there was nothing.
     pub fn cut<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
         let mut reader = Reader::open(disk, self.end.segment, false)?;
-        let zeroed = reader.zero_from(self.end.offset)?;
+        let zeroed = reader.zero(self.end.offset, beyond.used_to)?;
         let is_cut = zeroed > 0 || beyond.frames > 0 || self.is_next_torn();
         Ok(is_cut.then(|| self.describe_cut(beyond)))
     }
@@ -267,6 +269,8 @@ pub(super) struct Beyond {
     /// The first and the last segment that have such frames.
     pub first_segment: Option<u64>,
     pub last_segment: Option<u64>,
+    /// Behind this, the segment where the log ends has only zeros.
+    pub used_to: u64,
 }
 
 /// Looks for frames behind the end, at every place where one can begin.
@@ -292,6 +296,9 @@ pub(super) fn look_beyond<D: Disk>(
                 beyond.evidence = Some(frame.header.lsn.get());
             }
             offset = found + u64::from(frame.header.length.get());
+        }
+        if is_end {
+            beyond.used_to = reader.used_to;
         }
     }
     Ok(beyond)

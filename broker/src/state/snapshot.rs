@@ -99,14 +99,12 @@ impl State {
         item(out, ORIGIN, |out| out.extend_from_slice(origin.as_bytes()));
     }
 
-    /// Copies the plans that were defined before this record; they then count as defined at `at`.
-    pub fn copy_plans(&mut self, before_lsn: u64, at: At, out: &mut Vec<u8>) {
+    /// Copies all plans; they then count as defined at `at`.
+    pub fn copy_plans(&mut self, at: At, out: &mut Vec<u8>) {
         for index in 0..self.plans.len() {
             let registered = self.plans.get(index as u32);
-            if registered.lsn < before_lsn {
-                item(out, PLAN, |out| out.extend_from_slice(&registered.definition));
-                self.plans.copied(index, at.lsn);
-            }
+            item(out, PLAN, |out| out.extend_from_slice(&registered.definition));
+            self.plans.copied(index, at.lsn);
         }
     }
 

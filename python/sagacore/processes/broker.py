@@ -134,8 +134,8 @@ def run_broker(options: BrokerOptions) -> int:
         broker = Broker(options)
         broker.open()
         assert broker.failed is not None
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({stopping, broker.failed}, return_when=asyncio.FIRST_COMPLETED)
+        broker.failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
         if broker.failed.done():
             # What the log could not write was confirmed to nobody. The disk is not to be touched again.
             log.critical("the log failed and nothing more is accepted: %s", broker.failed.result())

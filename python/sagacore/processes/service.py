@@ -7,7 +7,8 @@ work -> fence in memory -> plain function -> on the loop, many in a row, while i
                         -> external       -> intent -> thread or task -> outcome
 ended -> finish, many at a time -> the link sends the transactions
 ```
-What runs at a time is bounded by the credit that the core gives the broker.
+What runs at a time is bounded by the credit that the core gives the broker. A coroutine is cancelled at its timeout; a
+plain function cannot be interrupted, so its work goes on until it returns, and an UNDO of its step waits for that.
 """
 
 from __future__ import annotations

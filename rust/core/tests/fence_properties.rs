@@ -249,7 +249,8 @@ proptest! {
             model.retain(|_, row| row.bucket * 1024 > now_ms);
             prop_assert_eq!(rows.len(), model.len());
             let bucket = (now_ms + lives_ms) / 1024 + 1;
-            let row = model.remove(&sequence).unwrap_or(Modelled { state: RowState::Empty, answer: Vec::new(), bucket });
+            let empty = Modelled { state: RowState::Empty, answer: Vec::new(), bucket };
+            let row = model.remove(&sequence).unwrap_or(empty);
             prop_assert_eq!(rows.find(&key(sequence)), (row.state, row.answer.as_slice()));
             let state = on_event(row.state, event);
             prop_assert_eq!(rows.record(&key(sequence), event, &answer, now_ms + lives_ms), state);

@@ -1,5 +1,7 @@
 //! The table against a simple model: maps of the arrivals that each slot stands for.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

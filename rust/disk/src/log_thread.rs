@@ -98,6 +98,7 @@ impl LogThread {
             interval,
             group_batches_max: options.queue_batches.max(1),
             last_began: Instant::now(),
+            waiting: None,
             is_marking: is_synced,
             is_marked: false,
             queued_batches: 0,
@@ -120,11 +121,13 @@ impl LogThread {
     /// is full: ask `has_room` before.
     ///
     /// # Errors
-    /// `TooLarge`, which changes nothing, or `Poisoned`.
+    /// `TooLarge` or `Poisoned`. A batch that is too large stops the log: the broker has counted on it.
     pub fn append(&mut self, kind: FrameType, time_ms: u64, payload: Vec<u8>) -> Result<u64, LogError> {
         let (bytes, max) = (payload.len(), self.payload_bytes_max);
         if bytes > max {
-            return Err(LogError::TooLarge { bytes, max });
+            let error = LogError::TooLarge { bytes, max };
+            self.shared.poison(&error.to_string());
+            return Err(error);
         }
         self.shared.queued_batches.fetch_add(1, Ordering::Relaxed);
         self.shared.queued_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -261,6 +264,8 @@ struct Worker<D: Disk> {
     group_batches_max: usize,
     /// When the last commit began.
     last_began: Instant,
+    /// What had come when it ended: then the log was not idle.
+    waiting: Option<Command>,
     is_marking: bool,
     /// The log says of all that it holds that it is durable.
     is_marked: bool,
@@ -294,15 +299,14 @@ where
     /// Waits for a command, gathers those that go with it and commits.
     fn turn(&mut self) -> Result<Next, LogError> {
         self.look_ahead()?;
-        let (first, was_idle) = match self.commands.try_recv() {
-            Ok(command) => (command, false),
-            Err(TryRecvError::Disconnected) => return Ok(Next::End),
-            Err(TryRecvError::Empty) => match self.wait_idle()? {
-                Some(command) => (command, true),
+        let (first, not_before) = match self.waiting.take() {
+            Some(command) => (command, self.last_began + self.interval),
+            None => match self.wait_idle()? {
+                Some(command) => (command, Instant::now()),
                 None => return Ok(Next::End),
             },
         };
-        let next = self.gather(first, if was_idle { Instant::now() } else { self.last_began + self.interval })?;
+        let next = self.gather(first, not_before)?;
         if next == Next::GoOn {
             self.commit()?;
         }
@@ -379,6 +383,8 @@ where
         let us = self.last_began.elapsed().as_micros();
         self.shared.note_commit(u64::try_from(us).unwrap_or(u64::MAX));
         self.is_marked = false;
+        // Looked for before the loop is woken: what it sends for what is durable now is no sign of load.
+        self.waiting = self.commands.try_recv().ok();
         self.publish();
         Ok(())
     }

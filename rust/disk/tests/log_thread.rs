@@ -265,9 +265,6 @@ fn batches_are_bounded_and_so_is_the_queue() {
     let directory = Directory::new();
     let options = ThreadOptions { queue_batches: 4, sync_interval_us: 0 };
     let (disk, mut log) = start(&directory, config(SMALL), options);
-    let max = log.payload_bytes_max();
-    let refused = log.append(FrameType::Batch, 7, vec![0; max + 1]);
-    assert_eq!(refused, Err(LogError::TooLarge { bytes: max + 1, max }));
     disk.faults.sync_ms.store(30, Ordering::Relaxed);
     let lsn = append(&mut log, b"first");
     while log.has_room() {
@@ -275,8 +272,15 @@ fn batches_are_bounded_and_so_is_the_queue() {
     }
     assert!(log.next_lsn() - lsn <= 6);
     wait_until(|| log.has_room());
+    let max = log.payload_bytes_max();
     let lsn = append(&mut log, &vec![1; max]);
     wait_for(&log, lsn);
+    let refused = log.append(FrameType::Batch, 7, vec![0; max + 1]);
+    assert_eq!(refused, Err(LogError::TooLarge { bytes: max + 1, max }));
+    assert!(log.poisoned().unwrap().contains("log.too-large"), "the broker has counted on it");
+    drop(log);
+    drop(disk);
+    assert_eq!(read_all(&directory).0.last().unwrap().0, lsn);
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! libFuzzer, which is guided by coverage but needs nightly Rust. The tests run each for a moment.
 
 mod mutate;
+mod peers;
 mod seeds;
 mod targets;
 
 pub use mutate::{Mutator, Random};
+pub use peers::peers;
 pub use targets::{TARGETS, Target, body, plan, wire};

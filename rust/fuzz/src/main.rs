@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use sagacore_fuzz::{Mutator, TARGETS, Target};
 
-const USAGE: &str = "usage: sagacore-fuzz [wire|body|plan] [--seconds N] [--seed N] [--replay FILE]";
+const USAGE: &str = "usage: sagacore-fuzz [wire|body|plan|peers] [--seconds N] [--seed N] [--replay FILE]";
 /// Inputs between two looks at the clock.
 const BATCH: u64 = 1_000;
 const FOUND: &str = "target/fuzz";

@@ -143,7 +143,7 @@ mod tests {
         let parses = |frame: &[u8]| Transactions::parse(frame).is_ok_and(|mut read| read.all(|one| one.is_ok()));
         let opens = |body: &[u8]| Sections::parse(body).is_ok();
         let compiles = |bytes: &[u8]| Plan::compile(bytes).is_ok();
-        let all: [fn(&[u8]) -> bool; 3] = [parses, opens, compiles];
+        let all: [fn(&[u8]) -> bool; 4] = [parses, opens, compiles, parses];
         assert_eq!(TARGETS.len(), all.len());
         for (target, valid) in TARGETS.iter().zip(all) {
             assert!((target.seeds)().iter().all(|seed| valid(seed)), "{}", target.name);

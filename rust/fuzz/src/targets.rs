@@ -1,9 +1,9 @@
-//! The targets: a function for each parser of bytes that come from outside.
+//! The targets: a function for each parser of bytes that come from outside, and for what acts on them.
 
 use sagacore_core::plan::{Plan, fingerprint};
 use sagacore_core::wire::{BodyWriter, Message, Section, Sections, Transaction, TransactionWriter, Transactions};
 
-use crate::seeds;
+use crate::{peers, seeds};
 
 /// A function that takes any bytes, and the valid ones that mutation begins with.
 pub struct Target {
@@ -16,6 +16,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire, seeds: seeds::frames },
     Target { name: "body", run: body, seeds: seeds::bodies },
     Target { name: "plan", run: plan, seeds: seeds::plans },
+    Target { name: "peers", run: peers::peers, seeds: peers::frames },
 ];
 
 /// A frame is refused, or all that was read from it is in it, and writing it again loses nothing.

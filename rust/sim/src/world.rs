@@ -223,7 +223,7 @@ impl World {
             let text = match &peer.core {
                 Core::Client(host) => format!("{} wait", host.left()),
                 Core::Service(host) => format!("{:?} run and unconfirmed", host.left()),
-                Core::Coordinator(core) => format!("{} unconfirmed", core.peer().unconfirmed()),
+                Core::Coordinator(core) => format!("{} unconfirmed, {:?}", core.peer().unconfirmed(), core.stats()),
             };
             left.push_str(&format!("; {}: {text}", peer.seat.name));
         }
@@ -231,6 +231,7 @@ impl World {
         if let Some((key, saga)) = history.sagas.iter().find(|(_, saga)| saga.ended.is_none()) {
             left.push_str(&format!("; saga {key:?} has {:?} pending", saga.pending));
         }
+        left.push_str(&format!("; tokens are {}", self.broker.describe_tokens()));
         left
     }
 

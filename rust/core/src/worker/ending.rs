@@ -20,7 +20,7 @@ pub(super) enum Ending {
     Nothing,
 }
 
-/// What becomes of an action's message. The pivot ends done or cleanly rejected; past it, all is tried until it is done.
+/// What becomes of an action's message. The pivot ends done or cleanly rejected; what is past it is tried until done.
 pub(super) fn ending(
     verdict: Verdict,
     payload: &[u8],

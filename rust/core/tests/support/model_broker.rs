@@ -1,6 +1,8 @@
 //! A broker and its services, as simple as the protocol allows: maps of what is pending, judged one transaction at a
 //! time. Every message that a coordinator publishes is compared with what it must be.
 
+#![allow(dead_code)] // Each test file uses its own part of this.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sagacore_core::plan::{Graph, Plan, Target, block_of};

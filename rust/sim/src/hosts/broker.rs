@@ -253,6 +253,15 @@ impl BrokerHost {
         }
     }
 
+    /// Where the pending tokens are, counted.
+    pub fn describe_tokens(&self) -> String {
+        let mut counts = std::collections::BTreeMap::<String, u64>::new();
+        for token in self.core.iter().flat_map(|core| core.state().tokens.values()) {
+            *counts.entry(format!("{:?} {:?}", token.kind, token.place)).or_default() += 1;
+        }
+        format!("{counts:?}")
+    }
+
     /// Sagas that run, and pending tokens.
     pub fn left(&self) -> (usize, usize) {
         self.core.as_ref().map_or((0, 0), |core| (core.state().sagas.len(), core.state().tokens.len()))
