@@ -7,7 +7,7 @@ join of its compensation graph. With more sagas than slots, slots are spilled.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,11 +53,9 @@ class Parked:
 
 async def memory(console: Console, *, durability: Durability, in_flight: int, slots: int) -> dict[str, object]:
     """Park few and many sagas in both directions, print the table and return how much the processes grew."""
-    rows: dict[Direction, tuple[Parked, Parked]] = {}
+    rows: dict[Direction, list[Parked]] = {}
     for direction in ("forward", "undoing"):
-        few = await park(direction, FEW, durability=durability, slots=slots)
-        many = await park(direction, in_flight, durability=durability, slots=slots)
-        rows[direction] = (few, many)
+        rows[direction] = await park(direction, (FEW, in_flight), durability=durability, slots=slots)
     console.print(_table(rows, durability, slots))
     growth: dict[str, int] = {
         direction: many.coordinator_bytes - few.coordinator_bytes for direction, (few, many) in rows.items()
@@ -75,52 +73,57 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
     }
 
 
-async def park(direction: Direction, sagas: int, *, durability: Durability, slots: int) -> Parked:
-    """Run some sagas to their end, so that everything has its working size, then park so many and weigh."""
+async def park(direction: Direction, counts: Sequence[int], *, durability: Durability, slots: int) -> list[Parked]:
+    """Run some sagas to their end, so that everything has its working size; then park so many, weigh, and go on.
+
+    All counts are weighed in the same processes, each after the sagas of the one before have ended.
+    """
     book = OrderBook()
+    weighed: list[Parked] = []
     async with running(durability=durability, slots=slots) as plant:
         await closed_loop(plant, parked_order, book.take(WARM_UP), in_flight=IN_FLIGHT_WHILE_PARKING)
-        before = await _counted(plant.client)
-        missing = "inventory" if direction == "forward" else "shipping"
-        plant.fleet.kill(missing)
-        starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=True)))
-        try:
-            if direction == "forward":
-                await _until(plant.client, "done", before["done"] + sagas)
-            else:
-                await _until(plant.client, "done", before["done"] + 2 * sagas)
-                plant.fleet.kill("inventory")
-                plant.start_service("shipping")
-                await _until(plant.client, "undone", before["undone"] + sagas)
-            await asyncio.sleep(SETTLE_S)
-            return await _weigh(plant, sagas)
-        finally:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+        for sagas in counts:
+            plant.fleet.kill("inventory" if direction == "forward" else "shipping")
+            before = await plant.client.stats()
+            starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=True)))
+            try:
+                await _parked(plant, direction, before, sagas)
+                await asyncio.sleep(SETTLE_S)
+                weighed.append(await _weigh(plant, sagas))
+                if sagas != counts[-1]:
+                    plant.start_service("inventory")
+                    await starting
+            finally:
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+    return weighed
 
 
-async def _start(plant: Plant, orders: list[Order]) -> None:
-    async for ended in plant.client.start_many(parked_order, orders, in_flight=len(orders), key=key):
-        raise AssertionError(f"{ended.key} should be parked, but ended with {ended.outcome}")
+async def _parked(plant: Plant, direction: Direction, before: Mapping[str, int], sagas: int) -> None:
+    """Wait until all that were started are where they have to wait."""
+    if direction == "forward":
+        await _until(plant.client, "done", before["done"] + sagas)
+        return
+    await _until(plant.client, "done", before["done"] + 2 * sagas)
+    plant.fleet.kill("inventory")
+    plant.start_service("shipping")
+    await _until(plant.client, "undone", before["undone"] + sagas)
+
+
+async def _start(plant: Plant, orders: Sequence[Order]) -> None:
+    async for _ in plant.client.start_many(parked_order, orders, in_flight=len(orders), key=key):
+        pass
 
 
 async def _until(client: Client, kind: str, count: int) -> None:
     """Wait until the broker has accepted so many messages of a kind. Raises `TimeoutError` if none comes any more."""
     seen, seen_s = -1, time.monotonic()
-    while True:
-        accepted = (await _counted(client))[kind]
-        if accepted >= count:
-            return
+    while (accepted := (await client.stats())[kind]) < count:
         if accepted > seen:
             seen, seen_s = accepted, time.monotonic()
         elif time.monotonic() - seen_s > STALL_S:
             raise TimeoutError(f"{accepted:,} of {count:,} {kind} messages after {STALL_S:.0f} s without a new one")
         await asyncio.sleep(0.25)
-
-
-async def _counted(client: Client) -> dict[str, int]:
-    stats: dict[str, int] = await client.stats()
-    return stats
 
 
 async def _weigh(plant: Plant, sagas: int) -> Parked:
@@ -135,7 +138,7 @@ async def _weigh(plant: Plant, sagas: int) -> Parked:
     )
 
 
-def _table(rows: Mapping[Direction, tuple[Parked, Parked]], durability: Durability, slots: int) -> Table:
+def _table(rows: Mapping[Direction, Sequence[Parked]], durability: Durability, slots: int) -> Table:
     title = f"memory with sagas parked, {slots:,} slots, durability {durability}"
     table = Table(title=title, title_justify="left")
     for column in ("parked", "sagas", "coordinator MiB", "broker MiB", "log MiB", "spills"):

@@ -79,7 +79,7 @@ class FakeSaga:
     input: bytes
     ending: Ending | None = None
     state: int = StatusCode.RUNNING
-    steps: int = 0
+    steps: list[str] = field(default_factory=list)
     attached: int | None = None
 
 
@@ -93,7 +93,7 @@ class FakeBroker:
         self.is_up = True
         self.answers_starts = True
         self.refusals: list[tuple[Refusal, str]] = []
-        """For the next STARTs, one each."""
+        """For the next STARTs and RESOLVEs, one each."""
         self.is_bad_plan = False
         self.ticks = True
         """Else there are no heartbeats, and what is not sent at once is not sent."""
@@ -181,7 +181,10 @@ class FakeBroker:
         if message.kind == ATTACH:
             return self._attach(saga, message)
         if message.kind == Kind.STATUS:
-            return [Message(Kind.STATUS, message.amount, saga.state, active=saga.steps, saga=saga.id)]
+            names = {int(Section.DATA): msgpack.packb(saga.steps)}
+            return [Message(Kind.STATUS, message.amount, saga.state, saga=saga.id, body=names)]
+        if message.kind == Kind.RESOLVE and self.refusals:
+            return [self._refused(message, *self.refusals.pop(0))]
         if message.kind == Kind.CANCEL and saga.state != StatusCode.RUNNING:
             return [self._refused(message, Refusal.TOO_LATE, "")]
         return [Message(message.kind, message.amount, saga=saga.id)]

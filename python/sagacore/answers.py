@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Generic, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 import msgspec
 
@@ -29,11 +29,15 @@ NO_STEP: Final = STEPS_MAX
 _COMPLETED: Final = int(OutcomeCode.COMPLETED)
 _CAUSE: Final = int(Section.CAUSE)
 _SKIPPED: Final = int(Section.SKIPPED)
+_NO_NAMES: Final = b"\x90"
 _MALFORMED: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 _sections = msgspec.msgpack.Decoder(dict[int, bytes]).decode
 _cause = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
 _skipped = msgspec.msgpack.Decoder(list[tuple[int, str]]).decode
+_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+_counters = msgspec.msgpack.Decoder(dict[str, Any]).decode
+_stuck = msgspec.msgpack.Decoder(list[tuple[str, str, Literal["forward", "compensating"], list[str]]]).decode
 _anything = msgspec.msgpack.Decoder().decode
 
 
@@ -54,14 +58,6 @@ class Reader(Generic[Out]):
             return self._compensated(sections)
         except _MALFORMED as error:
             raise broken("the outcome of a saga cannot be read") from error
-
-    def status(self, event: Event) -> Status:
-        """The state in a STATUS, or in the refusal to tell one of an unknown saga."""
-        _, kind, code, saga, active, _ = event
-        if kind == Kind.REFUSED or code == StatusCode.UNKNOWN:
-            return Status("unknown")
-        steps = tuple(self.step(index) for index in range(active.bit_length()) if active >> index & 1)
-        return Status(STATES[code], steps, saga_id_text(saga))
 
     def step(self, index: int) -> str:
         """The name of a step, or its number where the saga is not known here."""
@@ -86,17 +82,50 @@ def _untyped(sections: Mapping[int, bytes]) -> Any:
     return next(iter(results.values()), None) if len(results) <= 1 else results
 
 
+def status_of(event: Event) -> Status:
+    """The state in a STATUS, with the names of the steps that run. Raises ProtocolError for what cannot be read."""
+    _, _, code, saga, _, _ = event
+    if code == StatusCode.UNKNOWN:
+        return Status("unknown")
+    try:
+        steps = _names(_section(event, Section.DATA) or _NO_NAMES)
+    except _MALFORMED as error:
+        raise broken("the state of a saga cannot be read") from error
+    return Status(STATES[code], steps, saga_id_text(saga))
+
+
+def stats_of(event: Event) -> dict[str, Any]:
+    """The counters in a STATS. Raises ProtocolError for what cannot be read."""
+    try:
+        found = _counters(_section(event, Section.DATA))
+        # What each coordinator says of itself is wrapped, so that a broken one breaks nothing else.
+        found["coordinators"] = [_anything(report) for report in found.get("coordinators", ())]
+    except _MALFORMED as error:
+        raise broken("the broker's counters cannot be read") from error
+    return found
+
+
+class StuckSaga(TypedDict):
+    """A saga that waits for an operator: its id, the saga's name, which way it goes, and the steps that do not end."""
+
+    id: str
+    saga: str
+    phase: Literal["forward", "compensating"]
+    steps: list[str]
+
+
+def stuck_of(event: Event) -> list[StuckSaga]:
+    """The sagas in a STUCK. Raises ProtocolError for what cannot be read."""
+    try:
+        rows = _stuck(_section(event, Section.DATA))
+    except _MALFORMED as error:
+        raise broken("the list of stuck sagas cannot be read") from error
+    return [StuckSaga(id=saga_id, saga=saga, phase=phase, steps=steps) for saga_id, saga, phase, steps in rows]
+
+
 def text_of(event: Event) -> str:
     """What the broker says in words."""
     return _section(event, Section.TEXT).decode("utf-8", "replace")
-
-
-def data_of(event: Event) -> Any:
-    """The value that a STATS or a STUCK carries. Raises ProtocolError for one that cannot be read."""
-    try:
-        return _anything(_section(event, Section.DATA))
-    except _MALFORMED as error:
-        raise broken("an answer of the broker cannot be read") from error
 
 
 def _section(event: Event, section: Section) -> bytes:
@@ -128,11 +157,11 @@ def refusal(event: Event, what: str) -> SagacoreError:
         case Refusal.KEY_CONFLICT:
             return KeyConflict(
                 "SAGA-E303",
-                f"the key of {what} was used with another saga or another input",
+                f"{what} was started before, as another saga or with another input",
                 "one key is for one business event; to start the same one again, give the same saga and input",
             )
         case Refusal.UNKNOWN:
-            return unknown(what)
+            return unknown(what, words)
         case Refusal.TOO_LARGE:
             return PayloadError(
                 "SAGA-E204",
@@ -144,11 +173,11 @@ def refusal(event: Event, what: str) -> SagacoreError:
     return broken(f"the broker refuses {what} (number {code}){words}")
 
 
-def unknown(what: str) -> UnknownSaga:
+def unknown(what: str, words: str = "") -> UnknownSaga:
     """The broker has never heard of a saga, or has forgotten it."""
     return UnknownSaga(
         "SAGA-E305",
-        f"the broker does not know {what}",
+        f"the broker does not know {what}{words}",
         "it never began, or it ended longer ago than the broker remembers (10 minutes, unless set otherwise)",
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
-from sagacore.answers import Event, Reader, data_of, refusal
+from sagacore.answers import Event, Reader, StuckSaga, refusal, stats_of, status_of, stuck_of, text_of
 from sagacore.codes import Action, Kind, Refusal
 from sagacore.errors import OutcomeTimeout, SagacoreError, UsageError
 from sagacore.identity import key_bytes, saga_id_bytes, saga_id_text
@@ -128,45 +128,48 @@ class Client:
         following.attach(subject.saga, subject.key)
         return Handle(session, following, Reader(saga), key, subject)
 
-    async def status(
-        self, key: str | None = None, *, id: str | None = None, saga: Saga[Any, Any] | None = None
-    ) -> Status:
-        """How far a saga is, by its key or its id. With its `saga` the running steps have their names.
+    async def status(self, key: str | None = None, *, id: str | None = None) -> Status:
+        """How far a saga is, by its key or its id.
 
         Raises BrokerUnavailable (SAGA-E301), UsageError (SAGA-E307) for what cannot be a key or an id.
         """
-        return await _status(self._open(), _Subject.of(key, id), Reader(saga))
+        return await _status(self._open(), _Subject.of(key, id))
 
     async def cancel(self, key: str | None = None, *, id: str | None = None, reason: str = "") -> bool:
         """Abort a saga, by its key or its id: its steps are compensated. See `Handle.cancel`."""
         return await _cancel(self._open(), _Subject.of(key, id), reason)
 
     async def stats(self) -> dict[str, Any]:
-        """What the broker counts. Raises BrokerUnavailable (SAGA-E301)."""
+        """What the broker counts, and under `coordinators` what each of them does. Raises BrokerUnavailable."""
         session = self._open()
-        found: dict[str, Any] = data_of(_accepted(await session.ask(session.core.stats), "its counters"))
-        return found
+        return stats_of(_accepted(await session.ask(session.core.stats), "the question for its counters"))
 
-    async def stuck(self) -> list[dict[str, Any]]:
+    async def stuck(self) -> list[StuckSaga]:
         """The sagas that wait for an operator. Raises BrokerUnavailable (SAGA-E301)."""
         session = self._open()
-        found: list[dict[str, Any]] = data_of(_accepted(await session.ask(session.core.stuck), "the stuck sagas"))
-        return found
+        return stuck_of(_accepted(await session.ask(session.core.stuck), "the question for what is stuck"))
 
     async def resolve(self, id: str, step: int, action: Resolution, *, reason: str = "", result: bytes = b"") -> None:
         """Decide about a step that is stuck, by its saga's id and its number.
 
-        `result` is the MessagePack of what a step gave that was done by hand. Raises UnknownSaga (SAGA-E305),
-        UsageError (SAGA-E307), ProtocolError where the step is not stuck, and BrokerUnavailable (SAGA-E301).
+        A compensation may be retried or skipped, a step past the pivot retried or said to be done: then `result` is
+        the MessagePack of what it gave. `reason` is told with the outcome.
+        Raises UsageError for an id (SAGA-E307), a step or an action (SAGA-E111) that cannot be, UnknownSaga
+        (SAGA-E305) where the step does not run, and BrokerUnavailable (SAGA-E301).
         """
         session, saga = self._open(), saga_id_bytes(id)
+        what = f"step {step} of the saga {id}"
         if action not in _ACTIONS or not 0 <= step < STEPS_MAX:
-            raise UsageError(
-                "SAGA-E111", f"step {step} cannot be resolved by {action!r}", f"actions are {', '.join(_ACTIONS)}"
-            )
+            raise UsageError("SAGA-E111", f"{what} cannot be resolved by {action!r}", f"say one of {[*_ACTIONS]}")
         code = int(_ACTIONS[action])
         answer = await session.ask(lambda at: session.core.resolve(at, saga, step, code, reason, result))
-        _accepted(answer, f"step {step} of the saga {id}")
+        if answer[1] == Kind.REFUSED and answer[2] == Refusal.MISMATCH:
+            raise UsageError(
+                "SAGA-E111",
+                f"{what} cannot be resolved by {action!r}: {text_of(answer)}",
+                "retry goes always; skip is for a compensation, done for a step past the pivot",
+            )
+        _accepted(answer, what)
 
     def _open(self) -> Session:
         if self._session is None:
@@ -222,7 +225,7 @@ class Handle(Generic[In, Out]):
 
     async def status(self) -> Status:
         """How far the saga is now. Raises BrokerUnavailable (SAGA-E301)."""
-        return await _status(self._session, self._named(), self._reader)
+        return await _status(self._session, self._named())
 
     async def cancel(self, reason: str = "") -> bool:
         """Abort the saga: its steps are compensated, with this reason. False where that is too late.
@@ -259,11 +262,11 @@ class _Subject:
         return cls(None, key_bytes(key or ""), saga_named(key or ""))
 
 
-async def _status(session: Session, subject: _Subject, reader: Reader[Any]) -> Status:
+async def _status(session: Session, subject: _Subject) -> Status:
     answer = await session.ask(lambda at: session.core.status(at, saga=subject.saga, key=subject.key))
-    if answer[1] == Kind.REFUSED and answer[2] != Refusal.UNKNOWN:
-        raise refusal(answer, subject.name)
-    return reader.status(answer)
+    if answer[1] == Kind.REFUSED and answer[2] == Refusal.UNKNOWN:
+        return Status("unknown")
+    return status_of(_accepted(answer, subject.name))
 
 
 async def _cancel(session: Session, subject: _Subject, reason: str) -> bool:

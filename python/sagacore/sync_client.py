@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Self, TypeVar, overload
 
 import uvloop
 
+from sagacore.answers import StuckSaga
 from sagacore.client import TIMEOUT_S_DEFAULT, Client, Handle, Resolution
 from sagacore.errors import SagacoreError, UsageError
 from sagacore.many import CHUNK, Many
@@ -103,9 +104,9 @@ class SyncClient:
 
         return SyncHandle(self, self._run(attach()))
 
-    def status(self, key: str | None = None, *, id: str | None = None, saga: Saga[Any, Any] | None = None) -> Status:
+    def status(self, key: str | None = None, *, id: str | None = None) -> Status:
         """See `Client.status`."""
-        return self._run(self._client.status(key, id=id, saga=saga))
+        return self._run(self._client.status(key, id=id))
 
     def cancel(self, key: str | None = None, *, id: str | None = None, reason: str = "") -> bool:
         """See `Client.cancel`."""
@@ -115,7 +116,7 @@ class SyncClient:
         """See `Client.stats`."""
         return self._run(self._client.stats())
 
-    def stuck(self) -> list[dict[str, Any]]:
+    def stuck(self) -> list[StuckSaga]:
         """See `Client.stuck`."""
         return self._run(self._client.stuck())
 

@@ -15,8 +15,7 @@ MIB = 1 << 20
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("direction", ["forward", "undoing"])
 def test_coordinator_memory_does_not_grow_with_the_sagas_in_flight(direction: Direction) -> None:
-    few = asyncio.run(park(direction, FEW, durability="os", slots=SLOTS))
-    many = asyncio.run(park(direction, MANY, durability="os", slots=SLOTS))
+    few, many = asyncio.run(park(direction, (FEW, MANY), durability="os", slots=SLOTS))
     assert many.spills > 0
     assert abs(many.coordinator_bytes - few.coordinator_bytes) <= MIB
     assert many.broker_bytes > few.broker_bytes

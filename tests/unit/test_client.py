@@ -97,7 +97,7 @@ def test_the_same_key_is_the_same_saga_and_another_input_a_conflict(broker: Fake
     async def body(client: Client) -> None:
         first, again = [await client.start(buy, ORDER, key="k") for _ in range(2)]
         assert first.id == again.id
-        with pytest.raises(KeyConflict, match="'k' was used") as caught:
+        with pytest.raises(KeyConflict, match="'k' was started before") as caught:
             await client.start(buy, Order("other"), key="k")
         assert caught.value.code == "SAGA-E303"
 
@@ -467,11 +467,10 @@ def test_status_names_state_and_steps(broker: FakeBroker, code: StatusCode) -> N
     async def body(client: Client) -> None:
         saga = await client.start(buy, ORDER, key="k")
         broker.sagas[b"k"].state = code
-        broker.sagas[b"k"].steps = 0b11
+        broker.sagas[b"k"].steps = ["reserve", "pay"]
         status = await saga.status()
         assert (status.state, status.steps, status.saga_id) == (code.name.lower(), ("reserve", "pay"), saga.id)
-        assert (await client.status("k")).steps == ("step 0", "step 1")
-        assert await client.status(id=saga.id, saga=buy) == status
+        assert await client.status("k") == await client.status(id=saga.id) == status
 
     run(body)
     assert [message.flags & BY_KEY for message in broker.of_kind(Kind.STATUS)] == [0, BY_KEY, 0]
@@ -491,12 +490,34 @@ def test_cancel_says_whether_it_came_in_time(broker: FakeBroker) -> None:
     assert texts == [b"changed my mind", b"again", b"", b""]
 
 
-def test_stats_and_stuck_are_plain_values(broker: FakeBroker) -> None:
+def test_counters_come_with_what_coordinators_say(broker: FakeBroker) -> None:
     async def body(client: Client) -> None:
         broker.stats = {"sessions": 3}
-        assert await client.stats() == {"sessions": 3}
-        broker.stats = [{"saga": "x"}]
-        assert await client.stuck() == [{"saga": "x"}]
+        assert await client.stats() == {"sessions": 3, "coordinators": []}
+        broker.stats = {"coordinators": [pack_any({"slots": 16})]}
+        assert await client.stats() == {"coordinators": [{"slots": 16}]}
+
+    run(body)
+
+
+def test_stuck_sagas_are_listed(broker: FakeBroker) -> None:
+    async def body(client: Client) -> None:
+        broker.stats = [["0-1-00000007", "buy", "compensating", ["pay"]]]
+        assert await client.stuck() == [
+            {"id": "0-1-00000007", "saga": "buy", "phase": "compensating", "steps": ["pay"]}
+        ]
+
+    run(body)
+
+
+@pytest.mark.parametrize("nonsense", [b"\xc1", 7, {"coordinators": [b"\xc1"]}, [[1]]])
+def test_answers_that_cannot_be_read_are_errors(broker: FakeBroker, nonsense: object) -> None:
+    async def body(client: Client) -> None:
+        broker.stats = nonsense
+        with pytest.raises(ProtocolError):
+            await client.stats()
+        with pytest.raises(ProtocolError):
+            await client.stuck()
 
     run(body)
 
@@ -505,13 +526,16 @@ def test_resolve_names_step_and_action(broker: FakeBroker) -> None:
     async def body(client: Client) -> None:
         saga = await client.start(buy, ORDER, key="k")
         await client.resolve(saga.id, 1, "done", reason="by hand", result=b"\x01")
-        wrong: Any = "undo"
-        with pytest.raises(UsageError):
-            await client.resolve(saga.id, 1, wrong)
-        with pytest.raises(UsageError):
-            await client.resolve(saga.id, 64, "skip")
+        wrong: list[tuple[int, Any]] = [(1, "undo"), (64, "skip"), (-1, "skip")]
+        for step, action in wrong:
+            with pytest.raises(UsageError) as caught:
+                await client.resolve(saga.id, step, action)
+            assert caught.value.code == "SAGA-E111"
         with pytest.raises(UnknownSaga):
             await client.resolve("0-9-0000000a", 1, "retry")
+        broker.refusals = [(Refusal.MISMATCH, "not past the pivot")]
+        with pytest.raises(UsageError, match="not past the pivot"):
+            await client.resolve(saga.id, 1, "done")
 
     run(body)
     message = broker.of_kind(Kind.RESOLVE)[0]

@@ -119,12 +119,12 @@ def test_options_that_cannot_be_run_are_refused(wrong: dict[str, float]) -> None
 
 def test_counters_add_up_over_restarts() -> None:
     counters = Counters()
-    counters.observe(sample(boot=1, messages=100, spills={77: 5}))
-    counters.observe(sample(boot=1, messages=200, spills={77: 7}))
-    counters.observe(sample(boot=2, messages=50, spills={88: 1}))
+    counters.observe(sample(boot=1, messages=100, evictions={77: 5}))
+    counters.observe(sample(boot=1, messages=200, evictions={77: 7}))
+    counters.observe(sample(boot=2, messages=50, evictions={88: 1}))
     assert counters.messages == 250
     assert counters.coordinator.evictions == 8 + 2 * 3
-    assert counters.coordinator.spills == 8 - 2
+    assert counters.coordinator.spills == 250
     assert counters.coordinator.slots == 256
 
 
@@ -132,10 +132,10 @@ def test_where_no_broker_answered_nothing_is_counted() -> None:
     assert Counters().messages is None
 
 
-def sample(*, boot: int, messages: int, spills: dict[int, int]) -> dict[str, object]:
-    table = {"slots": 256, "table_bytes": 16_384, "evictions_clean": 3, "spills_refused": 1, "rss_bytes": 1}
-    coordinators = [{**table, "pid": pid, "evictions_dirty": dirty} for pid, dirty in spills.items()]
-    return {"boot_epoch": boot, "messages": messages, "coordinators": coordinators}
+def sample(*, boot: int, messages: int, evictions: dict[int, int]) -> dict[str, object]:
+    table = {"slots": 256, "table_bytes": 16_384, "evictions_clean": 3, "rss_bytes": 1}
+    coordinators = [{**table, "pid": pid, "evictions_dirty": dirty} for pid, dirty in evictions.items()]
+    return {"boot_epoch": boot, "messages": messages, "spills": messages, "coordinators": coordinators}
 
 
 def test_where_there_is_no_terminal_plain_lines_are_printed() -> None:

@@ -42,7 +42,7 @@ class FakeClient:
             await asyncio.Event().wait()
 
     async def stats(self) -> dict[str, Any]:
-        return {"boot_epoch": 1, "messages": 55, "coordinators": []}
+        return {"boot_epoch": 1, "messages": 55, "spills": 0, "coordinators": []}
 
 
 class FakeFleet(Fleet):

@@ -54,7 +54,7 @@ def test_it_starts_follows_and_asks(broker: FakeBroker) -> None:
         assert client.attach("other", saga=buy).outcome(timeout=5) == Completed(Paid(5))
         assert client.stuck() == []
         broker.stats = {"sessions": 1}
-        assert client.stats() == {"sessions": 1}
+        assert client.stats() == {"sessions": 1, "coordinators": []}
         client.resolve(saga.id, 0, "skip", reason="why")
         assert client.status("nobody") == Status("unknown")
         with pytest.raises(PayloadError):

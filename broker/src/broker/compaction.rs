@@ -5,7 +5,7 @@
 //! A sweep copies all that is live, and begins with the plans. So whatever a replay meets, it has met its plan before.
 
 use super::{Broker, Record, RecordKind};
-use crate::state::{At, SagaRef};
+use crate::state::{At, SagaRef, State};
 
 /// Copies gathered into one record, about.
 const COPY_BYTES: usize = 256 * 1024;
@@ -21,11 +21,22 @@ pub(super) struct Compaction {
     job: Option<Job>,
     /// Everything before this record may be deleted once the other one is durable.
     finished: Option<(u64, u64)>,
+    /// The last flush has given a record of copies: the next one gives none.
+    is_resting: bool,
 }
 
+#[derive(Default)]
 struct Job {
     /// The first record of the sweep, once it is made.
-    before_lsn: Option<u64>,
+    first_lsn: Option<u64>,
+    next_plan: u32,
+    /// What follows the plans.
+    rest: Option<Rest>,
+}
+
+/// Sagas and outcomes that began before the last of the plans was copied.
+struct Rest {
+    before_lsn: u64,
     sagas: Vec<SagaRef>,
     next_outcome: u64,
 }
@@ -40,35 +51,37 @@ impl Broker {
         if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
             return;
         }
-        self.compaction.job = Some(Job { before_lsn: None, sagas: Vec::new(), next_outcome: 0 });
+        self.compaction.job = Some(Job::default());
     }
 
-    /// The next record of copies, if a sweep is under way.
+    /// The next record of copies, if a sweep is under way: one with each flush, so that it holds up nobody.
     pub(super) fn compact(&mut self, time_ms: u64) -> Option<Record> {
+        if std::mem::take(&mut self.compaction.is_resting) {
+            return None;
+        }
         let mut job = self.compaction.job.take()?;
         let at = At { lsn: self.next_lsn, time_ms };
         let mut out = Vec::with_capacity(COPY_BYTES + 64 * 1024);
-        let before_lsn = *job.before_lsn.get_or_insert_with(|| {
+        let first_lsn = *job.first_lsn.get_or_insert(at.lsn);
+        if job.next_plan == 0 {
             self.state.copy_origin(&mut out);
-            self.state.copy_plans(at, &mut out);
-            job.sagas = self.state.sagas.keys().collect();
-            job.next_outcome = self.state.outcomes.first();
-            at.lsn
-        });
-        while out.len() < COPY_BYTES {
-            let Some(saga) = job.sagas.pop() else { break };
-            if self.state.sagas.contains_key(saga) {
-                self.state.copy_saga(saga, at, &mut out);
-            }
+        }
+        job.next_plan = self.state.copy_plans(job.next_plan, at, COPY_BYTES, &mut out);
+        if out.len() < COPY_BYTES {
+            let state = &mut self.state;
+            let rest = job.rest.get_or_insert_with(|| Rest {
+                before_lsn: at.lsn,
+                sagas: state.sagas.keys().collect(),
+                next_outcome: state.outcomes.first(),
+            });
+            rest.copy(state, at, &mut out);
         }
         if out.len() < COPY_BYTES {
-            job.next_outcome = self.state.copy_outcomes(job.next_outcome, before_lsn, at, COPY_BYTES, &mut out);
-        }
-        if out.len() < COPY_BYTES {
-            self.compaction.finished = Some((before_lsn, at.lsn));
+            self.compaction.finished = Some((first_lsn, at.lsn));
         } else {
             self.compaction.job = Some(job);
         }
+        self.compaction.is_resting = true;
         Some(self.record(RecordKind::Copies, time_ms, out))
     }
 
@@ -80,5 +93,19 @@ impl Broker {
         }
         self.compaction.finished = None;
         Some(before_lsn)
+    }
+}
+
+impl Rest {
+    fn copy(&mut self, state: &mut State, at: At, out: &mut Vec<u8>) {
+        while out.len() < COPY_BYTES {
+            let Some(saga) = self.sagas.pop() else { break };
+            if state.sagas.contains_key(saga) {
+                state.copy_saga(saga, at, out);
+            }
+        }
+        if out.len() < COPY_BYTES {
+            self.next_outcome = state.copy_outcomes(self.next_outcome, self.before_lsn, at, COPY_BYTES, out);
+        }
     }
 }

@@ -212,6 +212,7 @@ impl Broker {
     }
 
     /// A coordinator drops a slot: its arrivals come again with the next one, if they are all that is pending there.
+    /// Else it is refused, and all of them come again together.
     fn spill(&mut self, session: SessionRef, transaction: &Transaction<'_>) -> Judged {
         self.find_all(transaction.consumes)?;
         // Counted below: a key that is named twice must not stand for an arrival that is not named.
@@ -226,11 +227,19 @@ impl Broker {
         if !matches!(kind, Kind::Done | Kind::Undone) || !self.consumed.iter().all(held) {
             return Err(STALE);
         }
-        let pending = self.state.tokens_of(saga).filter(|&token| {
-            let token = &self.state.tokens[token];
-            token.kind == kind && token.block() == block
-        });
-        if pending.count() != self.consumed.len() {
+        let beside: Vec<TokenRef> = self
+            .state
+            .tokens_of(saga)
+            .filter(|token| {
+                let found = &self.state.tokens[*token];
+                // One that is not durable yet is the next arrival, which those that are spilled wait for.
+                let is_there = found.kind == kind && found.block() == block && found.place != Place::Held;
+                is_there && !self.consumed.contains(token)
+            })
+            .collect();
+        if !beside.is_empty() {
+            // They come again one behind the other: apart, they might never meet in a table that is full.
+            self.queues.gather(&mut self.state, &self.consumed, &beside);
             return Err(STALE);
         }
         for &token in &self.consumed {

@@ -20,6 +20,9 @@ use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, Sta
 use compaction::Compaction;
 pub use recovery::{Opened, Unreadable};
 
+/// Sagas that the broker aborts by itself go into one record up to this; what is left follows with the next tick.
+const ABORTS_BYTES: usize = 1 << 20;
+
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
@@ -58,12 +61,25 @@ pub struct Record {
 #[derive(Debug)]
 enum Effect {
     Token(TokenRef),
-    Ended { sequence: u64, attached: Vec<(SessionRef, u64)> },
+    Ended {
+        sequence: u64,
+        attached: Vec<(SessionRef, u64)>,
+    },
     /// A saga has begun, and its client wants to know.
-    Started { session: SessionRef, correlation: u64, sequence: u64 },
+    Started {
+        session: SessionRef,
+        correlation: u64,
+        sequence: u64,
+    },
     /// An answer that tells what was so when it was asked for.
-    Answer { session: SessionRef, answer: Box<(Header, Vec<u8>)> },
-    Confirm { session: SessionRef, number: u64 },
+    Answer {
+        session: SessionRef,
+        answer: Box<(Header, Vec<u8>)>,
+    },
+    Confirm {
+        session: SessionRef,
+        number: u64,
+    },
 }
 
 /// A transaction that changes nothing, and why.
@@ -225,6 +241,10 @@ impl Broker {
         }
         for key in transaction.consumes {
             let Some(token) = self.state.pending(key) else { continue };
+            if refusal == Refusal::Stale {
+                // It was answered, only too late or too early: that is no sign of a message that nobody can handle.
+                self.state.tokens[token].unanswered = 0;
+            }
             self.release(session, token, time_ms);
         }
         let correlation = transaction.messages().next().map_or(0, |message| message.header.amount.get());
@@ -298,7 +318,8 @@ impl Broker {
     }
 
     fn tick_limits(&mut self, time_ms: u64) {
-        for token in std::mem::take(&mut self.over_limit) {
+        while self.batch.len() < ABORTS_BYTES {
+            let Some(token) = self.over_limit.pop() else { return };
             let Some(found) = self.state.tokens.get(token) else { continue };
             let (saga, kind, step) = (found.saga, found.kind, found.position as u8);
             if kind == Kind::Run && self.state.may_abort(saga) {
@@ -317,7 +338,7 @@ impl Broker {
 
     fn tick_deadlines(&mut self, time_ms: u64) {
         for plan in 0..self.deadlines.len() {
-            loop {
+            while self.batch.len() < ABORTS_BYTES {
                 let sagas = &self.state.sagas;
                 let due = self.deadlines[plan].pop_due(time_ms, |saga| sagas.contains_key(saga));
                 let Some(saga) = due else { break };

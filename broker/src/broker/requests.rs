@@ -1,7 +1,9 @@
 //! What clients and operators ask of a saga, answered by the broker: status, outcome, cancel, resolve; and counters.
 
 use sagacore_core::limits::{REASON_BYTES_MAX, SECTION_BYTES_MAX};
-use sagacore_core::wire::{CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode};
+use sagacore_core::wire::{
+    CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode,
+};
 
 use super::{Broker, Effect, Refused};
 use crate::delivery::answer;
@@ -36,7 +38,7 @@ impl Broker {
             }
             Kind::Attach => {
                 let sequence = self.named(message).ok_or(UNKNOWN)?;
-                self.attach_to(session, correlation, sequence, true);
+                self.attach_to(session, correlation, sequence, !message.header.has(Flags::QUIET));
                 Ok(())
             }
             Kind::Cancel => self.cancel(session, message, time_ms),

@@ -49,13 +49,10 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// A token is due: it goes to the end of its queue, and spilled arrivals of its block come with it.
+    /// A token is due: it goes to the end of its queue.
     pub fn enqueue(&mut self, state: &mut State, token: TokenRef) {
         let Some(found) = state.tokens.get(token) else { return };
         if found.kind.is_for_coordinator() {
-            for spilled in spilled_beside(state, token) {
-                self.enqueue_for_coordinator(state, spilled);
-            }
             self.enqueue_for_coordinator(state, token);
             return;
         }
@@ -69,6 +66,17 @@ impl Queues {
         }
         state.tokens[token].place = Place::Ready;
         self.stir(service);
+    }
+
+    /// The arrivals that a session gives back, and those that are pending beside them, are due one behind the other.
+    /// What is leased beside them is on its way, and left alone.
+    pub fn gather(&mut self, state: &mut State, given_back: &[TokenRef], beside: &[TokenRef]) {
+        let waiting = beside.iter().filter(|token| !matches!(state.tokens[**token].place, Place::Leased(_)));
+        let arrivals: Vec<TokenRef> = given_back.iter().chain(waiting).copied().collect();
+        for token in arrivals {
+            state.tokens[token].unanswered = 0;
+            self.enqueue_for_coordinator(state, token);
+        }
     }
 
     fn enqueue_for_coordinator(&mut self, state: &mut State, token: TokenRef) {
@@ -226,6 +234,10 @@ impl Queues {
             while self.sessions.get(session).is_some_and(|session| session.has_credit()) {
                 let Some(token) = self.coordinators.get_mut(session).and_then(VecDeque::pop_front) else { break };
                 if is_ready(state, token) {
+                    // Together, or a full table could drop each before the other comes, without end.
+                    for other in undelivered_beside(state, token) {
+                        self.deliver(state, other, session, now_ms);
+                    }
                     self.deliver(state, token, session, now_ms);
                 }
             }
@@ -295,15 +307,17 @@ fn is_ready(state: &State, token: TokenRef) -> bool {
     state.tokens.get(token).is_some_and(|token| token.place == Place::Ready)
 }
 
-/// The spilled tokens that the same slot of a coordinator stands for.
-fn spilled_beside(state: &State, token: TokenRef) -> Vec<TokenRef> {
+/// The other tokens that the same slot of a coordinator stands for, and that nobody holds.
+fn undelivered_beside(state: &State, token: TokenRef) -> Vec<TokenRef> {
     let found = &state.tokens[token];
     if !matches!(found.kind, Kind::Done | Kind::Undone) {
         return Vec::new();
     }
     let is_beside = |&other: &TokenRef| {
+        let is_other = other != token;
         let other = &state.tokens[other];
-        other.place == Place::Spilled && other.kind == found.kind && other.block() == found.block()
+        let undelivered = matches!(other.place, Place::Spilled | Place::Ready | Place::Delayed);
+        is_other && undelivered && other.kind == found.kind && other.block() == found.block()
     };
     state.tokens_of(found.saga).filter(is_beside).collect()
 }

@@ -99,13 +99,17 @@ impl State {
         item(out, ORIGIN, |out| out.extend_from_slice(origin.as_bytes()));
     }
 
-    /// Copies all plans; they then count as defined at `at`.
-    pub fn copy_plans(&mut self, at: At, out: &mut Vec<u8>) {
-        for index in 0..self.plans.len() {
-            let registered = self.plans.get(index as u32);
+    /// Copies the plans from a number on, as long as `out` stays below a size; they then count as defined at `at`.
+    /// Gives the next number.
+    pub fn copy_plans(&mut self, from: u32, at: At, bytes_max: usize, out: &mut Vec<u8>) -> u32 {
+        let mut next = from;
+        while (next as usize) < self.plans.len() && out.len() < bytes_max {
+            let registered = self.plans.get(next);
             item(out, PLAN, |out| out.extend_from_slice(&registered.definition));
-            self.plans.copied(index, at.lsn);
+            self.plans.copied(next as usize, at.lsn);
+            next += 1;
         }
+        next
     }
 
     /// Copies a running saga, which then counts as begun at `at`.

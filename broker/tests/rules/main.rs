@@ -6,6 +6,7 @@ mod sagas;
 mod peers;
 
 use peers::{Got, World, carried, next};
+use sagacore_broker::Room;
 use sagacore_core::limits::{DELIVERIES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX};
 use sagacore_core::wire::{Flags, Header, Key, Kind, OutcomeCode, Refusal, Role, Section, StatusCode};
 use sagas::{SagaModel, shop};
@@ -347,6 +348,35 @@ fn spilled_arrivals_come_again_with_the_next_one_and_races_are_stale() {
     assert!(told.iter().any(|got| got.kind() == Kind::Done && got.place() == 0), "and its lease was taken back");
 }
 
+/// Else a full table drops each before the other comes, and the sagas go round for ever.
+#[test]
+fn arrivals_of_one_join_come_together() {
+    let mut saga = SagaModel::new("join");
+    saga.step("a", &[]);
+    saga.step("b", &[]);
+    saga.step("d", &[0, 1]);
+    let (mut world, plan) = world(&saga);
+    for key in ["k1", "k2", "k3"] {
+        world.start(plan, key, "tea", 7);
+        let start = world.token("coordinator", Kind::Start);
+        let runs = [0u16, 1].map(|step| {
+            let mut run = next(&start, Kind::Run, step, 0, 1 << step);
+            run.set(Flags::SPLICE);
+            (run, vec![])
+        });
+        world.say("coordinator", &[start.key()], &runs);
+    }
+    world.broker.lost(b"coordinator", world.now_ms);
+    for (name, edge) in [("a", 0u16), ("b", 1)] {
+        for run in world.tokens(name) {
+            world.say(name, &[run.key()], &[(next(&run, Kind::Done, edge, 1 << edge, 0), carried(&run))]);
+        }
+    }
+    world.subscribe("coordinator", Role::Coordinator, "", 0);
+    let came: Vec<u64> = world.tokens("coordinator").iter().map(|got| got.header.saga.sequence.get()).collect();
+    assert_eq!(came, [1, 1, 2, 2, 3, 3]);
+}
+
 #[test]
 fn slices_move_with_all_that_was_held() {
     let (mut world, plan) = world(&shop());
@@ -359,6 +389,22 @@ fn slices_move_with_all_that_was_held() {
     assert!(!moved.is_empty() && moved.len() < 8, "{}", moved.len());
     world.pass(HEARTBEAT_MS * (HEARTBEATS_MISSED_MAX + 2), &["client", "coordinator-2"]);
     assert_eq!(moved.len() + world.tokens("coordinator-2").len(), 8);
+}
+
+#[test]
+fn a_full_disk_refuses_new_sagas_only() {
+    let (mut world, plan) = world(&shop());
+    begin(&mut world, plan, "running");
+    let run = world.token("create", Kind::Run);
+    let segment_bytes = 1 << 20;
+    world.broker.set_room(Room { free_bytes: 3 * segment_bytes, segment_bytes });
+    world.start(plan, "new", "tea", 8);
+    assert_eq!(refusal(&mut world, "client"), Some(Refusal::Full));
+    world.say("create", &[run.key()], &[(next(&run, Kind::Run, 1, 1, 2), carried(&run))]);
+    assert_eq!(world.tokens("charge").len(), 1);
+    world.broker.set_room(Room { free_bytes: 4 * segment_bytes, segment_bytes });
+    world.start(plan, "new", "tea", 9);
+    assert_eq!(refusal(&mut world, "client"), None);
 }
 
 #[test]

@@ -16,11 +16,13 @@ class Counters:
 
     def __init__(self) -> None:
         self._messages_by_boot: dict[int, int] = {}
+        self._spills_by_boot: dict[int, int] = {}
         self._coordinators: dict[int, Mapping[str, int]] = {}
 
     def observe(self, stats: Mapping[str, Any]) -> None:
         """Take in an answer of the broker."""
         self._messages_by_boot[stats["boot_epoch"]] = stats["messages"]
+        self._spills_by_boot[stats["boot_epoch"]] = stats["spills"]
         for said in stats["coordinators"]:
             figures = msgspec.msgpack.decode(said) if isinstance(said, bytes) else said
             self._coordinators[figures["pid"]] = figures
@@ -32,12 +34,15 @@ class Counters:
 
     @property
     def coordinator(self) -> CoordinatorFigures:
-        """All coordinators together: what they did is added up, what they take is that of the largest."""
+        """All coordinators together: what they did is added up, what they take is that of the largest.
+
+        Spills are those that a broker has accepted.
+        """
         every = self._coordinators.values()
         return CoordinatorFigures(
             slots=max((figures["slots"] for figures in every), default=0),
             table_bytes=max((figures["table_bytes"] for figures in every), default=0),
             evictions=sum(figures["evictions_clean"] + figures["evictions_dirty"] for figures in every),
-            spills=sum(figures["evictions_dirty"] - figures["spills_refused"] for figures in every),
+            spills=sum(self._spills_by_boot.values()),
             rss_bytes=max((figures["rss_bytes"] for figures in every), default=0),
         )

@@ -120,9 +120,11 @@ fn under_load_commits_keep_their_distance_and_alone_there_is_none() {
     wait_until(|| inspect_marks(&directory) > 0);
 
     let began = Instant::now();
-    let lsn = append(&mut log, b"alone");
-    wait_for(&log, lsn);
-    assert!(began.elapsed() < interval, "alone it took {:?}", began.elapsed());
+    for _ in 0..20 {
+        let lsn = append(&mut log, b"alone");
+        wait_for(&log, lsn);
+    }
+    assert!(began.elapsed() < interval * 10, "alone, twenty took {:?}", began.elapsed());
 
     // Slow syncs, so that something always waits when one ends.
     disk.faults.sync_ms.store(5, Ordering::Relaxed);

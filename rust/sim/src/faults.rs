@@ -185,11 +185,8 @@ fn forge(transaction: &mut [u8], random: &mut Random) -> bool {
     }
     let is_result = kind == Some(Kind::Result);
     // Plan, attempt, place, done, active, undo. A RESULT's sets say nothing.
-    let fields: &[(usize, u64)] = if is_result {
-        &[(24, 8), (32, 4), (36, 2)]
-    } else {
-        &[(24, 8), (32, 4), (36, 2), (40, 8), (48, 8), (56, 8)]
-    };
+    let fields: &[(usize, u64)] =
+        if is_result { &[(24, 8), (32, 4), (36, 2)] } else { &[(24, 8), (32, 4), (36, 2), (40, 8), (48, 8), (56, 8)] };
     let (offset, bytes) = fields[random.index(fields.len())];
     let byte = at + offset + random.below(bytes) as usize;
     transaction[byte] ^= 1 << random.below(8);

@@ -152,7 +152,11 @@ impl Options {
             network: NetworkOptions {
                 delay_first_us: random.magnitude(20, 5_000),
                 delay_half_us: random.magnitude(20, 30_000),
-                queued_frames_max: if is_calm || random.chance(8_000) { 4_096 } else { random.magnitude(2, 64) as usize },
+                queued_frames_max: if is_calm || random.chance(8_000) {
+                    4_096
+                } else {
+                    random.magnitude(2, 64) as usize
+                },
             },
             sync_half_us: random.magnitude(50, 20_000),
             segment_bytes: random.magnitude(16 << 10, 256 << 10),

@@ -19,9 +19,9 @@ fn split_mix(state: &mut u64) -> u64 {
 impl Random {
     /// The stream of this name of a seed. Streams of different names do not disturb each other.
     pub fn new(seed: u64, stream: &str) -> Self {
-        let mut state = stream.bytes().fold(seed ^ 0x5a9a_c03e, |state, byte| {
-            (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let mut state = stream
+            .bytes()
+            .fold(seed ^ 0x5a9a_c03e, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let mut next = || split_mix(&mut state);
         Self { state: [next(), next(), next(), next()] }
     }

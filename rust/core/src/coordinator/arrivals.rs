@@ -99,7 +99,7 @@ impl Coordinator {
         } else {
             self.counters.given_back += u64::from(slot.arrived.count_ones());
             let number = self.spill(&slot);
-            self.table.pass(number);
+            self.table.note_unplaced(number);
         }
     }
 

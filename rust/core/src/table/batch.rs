@@ -9,7 +9,7 @@ use super::{Identity, Slot, Table};
 use crate::wire::{HEADER_BYTES, Header, Malformed};
 
 /// What became of an arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoBytes, zerocopy::Immutable)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Arrived {
     /// It is the first of its slot.

@@ -118,7 +118,7 @@ impl Table {
         self.spills.len()
     }
 
-    /// The memory that it has taken, once and for all.
+    /// The memory that it has taken, once and for all: 64 bytes a slot, 2 for its tag and marks, 16 for its SPILL.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.sets) + size_of_val(&*self.slots) + self.spills.bytes()
     }
@@ -213,7 +213,7 @@ impl Table {
     }
 
     /// Takes note of the SPILL, of this number, of arrivals that found no room.
-    pub fn pass(&mut self, number: u64) {
+    pub fn note_unplaced(&mut self, number: u64) {
         if !self.spills.is_full() {
             self.spills.push(Spill { number, slot: None });
         }

@@ -82,7 +82,7 @@ impl Flags {
     pub const CLEAN: u16 = 8;
     /// The broker fills in the body from what the transaction consumes, and the saga's constants.
     pub const SPLICE: u16 = 16;
-    /// START: no STATUS is wanted in answer, only the RESULT.
+    /// START, ATTACH: no STATUS is wanted in answer, only the RESULT.
     pub const QUIET: u16 = 32;
     /// SUBSCRIBE: fences are in this process's memory, so a second process of the service is refused.
     pub const EXCLUSIVE: u16 = 64;

@@ -104,7 +104,8 @@ impl Checks {
 
     /// A frame leaves.
     pub fn outgoing(&mut self, identity: &[u8], process: usize, frame: &[u8]) -> Result<(), Broken> {
-        let parsed = Transactions::parse(frame).map_err(|error| Broken("format", format!("a frame leaves: {error}")))?;
+        let parsed =
+            Transactions::parse(frame).map_err(|error| Broken("format", format!("a frame leaves: {error}")))?;
         for transaction in parsed {
             let transaction = transaction.map_err(|error| Broken("format", format!("a frame leaves: {error}")))?;
             for message in transaction.messages() {

@@ -33,13 +33,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// An action takes effect.
-    pub fn applied(
-        &mut self,
-        models: &[Model],
-        history: &History,
-        key: StepKey,
-        result: &[u8],
-    ) -> Result<(), Broken> {
+    pub fn applied(&mut self, models: &[Model], history: &History, key: StepKey, result: &[u8]) -> Result<(), Broken> {
         let (saga, _, step) = key;
         let Some(found) = history.saga(saga) else {
             return Err(Broken("I8", format!("step {step} of {saga:?} takes effect, and its START is not durable")));

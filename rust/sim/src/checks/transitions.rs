@@ -28,7 +28,8 @@ impl SagaHistory {
             let name = (key.kind, key.place.get());
             ensure!(key.saga == id, "rule 13", "record {lsn} consumes of {} and publishes for {id}", key.saga);
             let pending = self.pending.remove(&name);
-            let pending = pending.ok_or_else(|| Broken("I2", format!("record {lsn} of {id} consumes {name:?} again")))?;
+            let pending =
+                pending.ok_or_else(|| Broken("I2", format!("record {lsn} of {id} consumes {name:?} again")))?;
             consumed.push((name, pending));
         }
         let expected = self.expected(model, &consumed).map_err(|text| Broken("rule 13", format!("{id}: {text}")))?;
@@ -120,10 +121,8 @@ impl SagaHistory {
         self.forward_messages = self.messages;
         self.messages += 1;
         self.cause = abort.cause();
-        let broker_knows = matches!(
-            self.cause,
-            Some(CauseCode::Deadline | CauseCode::Cancelled | CauseCode::DeliveryLimit)
-        );
+        let broker_knows =
+            matches!(self.cause, Some(CauseCode::Deadline | CauseCode::Cancelled | CauseCode::DeliveryLimit));
         ensure!(is_fail != broker_knows, "rule 5", "saga {id} was aborted because of {:?}", self.cause);
         Ok(())
     }

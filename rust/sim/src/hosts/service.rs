@@ -190,7 +190,8 @@ impl ServiceHost {
         self.activities.insert(ticket, activity);
         if let Some(stage) = next {
             let half_us = env.stores.services[self.service].options.call_half_us;
-            let delay_us = if stage == Stage::Call { env.random.work.tail(half_us) } else { env.random.work.below(500) };
+            let delay_us =
+                if stage == Stage::Call { env.random.work.tail(half_us) } else { env.random.work.below(500) };
             env.after(delay_us, Event::Work { process: seat.process, life: seat.life, ticket, stage });
         }
     }
