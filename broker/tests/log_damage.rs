@@ -100,7 +100,10 @@ proptest! {
 
     #[test]
     fn inspection_agrees_with_recovery_and_changes_nothing(
-        seed: u64, groups in 1usize..8, marked: bool, flips in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        seed: u64,
+        groups in 1usize..8,
+        marked: bool,
+        flips in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
     ) {
         let (disk, _, extents) = build(seed, groups, marked);
         for at in flips {

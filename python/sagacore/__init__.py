@@ -30,6 +30,7 @@ from sagacore.steps import Rejected, Retry, Step
 if TYPE_CHECKING:
     from sagacore.client import Client, Handle
     from sagacore.sync_client import SyncClient, SyncHandle
+    from sagacore.testing import Sandbox
 
 __all__ = [
     "BrokerUnavailable",
@@ -51,6 +52,7 @@ __all__ = [
     "Retry",
     "Saga",
     "SagacoreError",
+    "Sandbox",
     "Service",
     "StartRefused",
     "State",
@@ -66,6 +68,7 @@ __all__ = [
 _LATER = {
     "Client": "sagacore.client",
     "Handle": "sagacore.client",
+    "Sandbox": "sagacore.testing",
     "SyncClient": "sagacore.sync_client",
     "SyncHandle": "sagacore.sync_client",
 }

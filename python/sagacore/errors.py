@@ -59,6 +59,11 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E504": "the log cannot be opened",
     "SAGA-E505": "an endpoint cannot be used",
     "SAGA-E506": "a setting is missing or contradicts another",
+    # Tests: the sandbox.
+    "SAGA-E601": "a step cannot be called in the sandbox",
+    "SAGA-E602": "a saga did not end in the sandbox's time",
+    "SAGA-E603": "the sandbox is not open, or does not have what was asked for",
+    "SAGA-E604": "the sandbox's database cannot commit",
 }
 
 

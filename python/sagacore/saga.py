@@ -91,6 +91,11 @@ class Saga(Generic[In, Out]):
         return cast("type[In]", self._shape.input)
 
     @property
+    def deadline(self) -> float:
+        """Seconds from the start to the pivot, or to the end where there is none."""
+        return self._shape.deadline_ms / 1000
+
+    @property
     def steps(self) -> tuple[Step[Any, Any], ...]:
         """The steps by their number: in the order in which they were added."""
         return tuple(node.step for node in self._shape.nodes)

@@ -7,8 +7,9 @@
 use super::{Broker, Record, RecordKind};
 use crate::state::{At, SagaRef, State};
 
-/// Copies gathered into one record, about.
+/// Copies gathered into one record, about, and the share of a segment that they may take at most.
 const COPY_BYTES: usize = 256 * 1024;
+const COPY_SHARE: u64 = 4;
 /// Segments that are kept whatever is live.
 const SEGMENTS_KEPT: u64 = 4;
 /// What a running saga takes in the log, about: it only decides how often is copied.
@@ -27,6 +28,8 @@ pub(super) struct Compaction {
 
 #[derive(Default)]
 struct Job {
+    /// Copies gathered into one record, about.
+    bytes_max: usize,
     /// The first record of the sweep, once it is made.
     first_lsn: Option<u64>,
     next_plan: u32,
@@ -51,7 +54,8 @@ impl Broker {
         if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
             return;
         }
-        self.compaction.job = Some(Job::default());
+        let bytes_max = COPY_BYTES.min((segment_bytes / COPY_SHARE) as usize);
+        self.compaction.job = Some(Job { bytes_max, ..Job::default() });
     }
 
     /// The next record of copies, if a sweep is under way: one with each flush, so that it holds up nobody.
@@ -60,23 +64,24 @@ impl Broker {
             return None;
         }
         let mut job = self.compaction.job.take()?;
+        let bytes_max = job.bytes_max;
         let at = At { lsn: self.next_lsn, time_ms };
-        let mut out = Vec::with_capacity(COPY_BYTES + 64 * 1024);
+        let mut out = Vec::with_capacity(bytes_max + 64 * 1024);
         let first_lsn = *job.first_lsn.get_or_insert(at.lsn);
         if job.next_plan == 0 {
             self.state.copy_origin(&mut out);
         }
-        job.next_plan = self.state.copy_plans(job.next_plan, at, COPY_BYTES, &mut out);
-        if out.len() < COPY_BYTES {
+        job.next_plan = self.state.copy_plans(job.next_plan, at, bytes_max, &mut out);
+        if out.len() < bytes_max {
             let state = &mut self.state;
             let rest = job.rest.get_or_insert_with(|| Rest {
                 before_lsn: at.lsn,
                 sagas: state.sagas.keys().collect(),
                 next_outcome: state.outcomes.first(),
             });
-            rest.copy(state, at, &mut out);
+            rest.copy(state, at, bytes_max, &mut out);
         }
-        if out.len() < COPY_BYTES {
+        if out.len() < bytes_max {
             self.compaction.finished = Some((first_lsn, at.lsn));
         } else {
             self.compaction.job = Some(job);
@@ -97,15 +102,15 @@ impl Broker {
 }
 
 impl Rest {
-    fn copy(&mut self, state: &mut State, at: At, out: &mut Vec<u8>) {
-        while out.len() < COPY_BYTES {
+    fn copy(&mut self, state: &mut State, at: At, bytes_max: usize, out: &mut Vec<u8>) {
+        while out.len() < bytes_max {
             let Some(saga) = self.sagas.pop() else { break };
             if state.sagas.contains_key(saga) {
                 state.copy_saga(saga, at, out);
             }
         }
-        if out.len() < COPY_BYTES {
-            self.next_outcome = state.copy_outcomes(self.next_outcome, self.before_lsn, at, COPY_BYTES, out);
+        if out.len() < bytes_max {
+            self.next_outcome = state.copy_outcomes(self.next_outcome, self.before_lsn, at, bytes_max, out);
         }
     }
 }

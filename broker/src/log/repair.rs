@@ -12,7 +12,8 @@ use super::{Config, Entry, ZERO_BYTES};
 /// What is cut was durable: sagas may be lost or undone only in part. `sink` gets the frames that are kept.
 ///
 /// # Errors
-/// What cannot be repaired this way: a log whose beginning is gone, or one of a newer version. Nothing was changed then.
+/// What cannot be repaired this way: a log whose beginning is gone, or one of a newer version. Then nothing was
+/// changed.
 pub fn repair<D: Disk>(disk: &D, config: &Config, sink: &mut dyn FnMut(Entry<'_>)) -> Result<Option<Cut>, LogError> {
     config.check()?;
     let names = disk.names().during("list", "the log's directory")?;

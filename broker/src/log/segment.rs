@@ -139,7 +139,8 @@ pub struct Prepared<F> {
 }
 
 /// Makes a segment ready, in steps small enough not to stall the log's syncs. It may run on another thread: it owns
-/// what it needs. A new file is filled with zeros, since overwriting is what syncs fast; a freed one is written already.
+/// what it needs. A new file is filled with zeros, since overwriting is what syncs fast; a freed one is written
+/// already.
 pub struct Preparation<D: Disk> {
     disk: D,
     header: SegmentHeader,

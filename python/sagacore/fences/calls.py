@@ -137,7 +137,7 @@ class Call:
         """How the call itself ended; the fence may know better."""
         self.ended: Ended | None = None
         """How the work ended."""
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """What the handler raised."""
 
     @property
@@ -166,7 +166,7 @@ def attempt(call: Call, db: Any = None) -> None:
     call.error = None
     try:
         call.proposed = (handler.success, handler.encode(handler.start(call.work, db), call.work[10]))
-    except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
+    except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
         note_failure(call, error)
 
 
@@ -179,17 +179,19 @@ async def attempt_async(call: Call) -> None:
         async with timeout:
             value = await handler.start(call.work)
         call.proposed = (handler.success, handler.encode(value, call.work[10]))
-    except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
+    except asyncio.CancelledError:
+        raise  # by whom, its caller knows
+    except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
         note_failure(call, TimeoutError(f"no end after {handler.timeout_s:g} s") if timeout.expired() else error)
 
 
-def note_failure(call: Call, error: Exception, *, takes_back: bool = False) -> None:
+def note_failure(call: Call, error: BaseException, *, takes_back: bool = False) -> None:
     """Note that the call raised, and what follows from that."""
     call.error = error
     call.proposed = judge(call, error, takes_back=takes_back)
 
 
-def judge(call: Call, error: Exception, *, takes_back: bool = False) -> Ended:
+def judge(call: Call, error: BaseException, *, takes_back: bool = False) -> Ended:
     """What follows from an error. `takes_back`: the fence has taken back all that this try did.
 
     A compensation and a step past the pivot are never given up, and there `Rejected` is an error like any other. The
@@ -208,12 +210,15 @@ def judge(call: Call, error: Exception, *, takes_back: bool = False) -> Ended:
     return (Verdict.GAVE_UP, reason(error)) if call.phase == Phase.BEFORE else again(call, error)
 
 
-def again(call: Call, error: Exception) -> Ended:
+def again(call: Call, error: BaseException) -> Ended:
     """To be delivered again after the rest that the policy says."""
     return Verdict.RETRY, b"%d %b" % (call.handler.retry.delay_ms(call.tries), reason(error))
 
 
-def reason(error: Exception) -> bytes:
+def reason(error: BaseException) -> bytes:
     """An error as the outcome of its saga shows it."""
-    text = error.reason if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
-    return str(text)[:REASON_CHARACTERS_MAX].encode("utf-8", "replace")
+    try:
+        text = str(error.reason) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 (its text is the handler's code too)
+        text = type(error).__name__
+    return text[:REASON_CHARACTERS_MAX].encode("utf-8", "replace")

@@ -64,6 +64,7 @@ class SqliteFence:
     """See the module's text. `path` is of a file that is made where it is not there."""
 
     in_memory: Final = False
+    _synchronous = "full"
 
     def __init__(self, path: str, *, retention_ms: int, clock: Callable[[], int] = now_ms) -> None:
         self.path: Final = path
@@ -133,7 +134,7 @@ class SqliteFence:
             raise
         try:
             self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = full")
+            self._db.execute(f"pragma synchronous = {self._synchronous}")
             self._db.set_authorizer(self._authorize)
             self._rows = Rows(self._db)
             with self._transaction():

@@ -273,7 +273,7 @@ class ServiceProcess:
             try:
                 payload = handler.encode(handler.start(work), work[10])
                 verdict = handler.success
-            except Exception as error:  # noqa: BLE001 (whatever a handler raises is judged)
+            except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
                 verdict, payload = self._failed(handler, work, error)
             before_s, time_s = time_s, time.perf_counter()
             handler.measure(time_s - before_s)
@@ -286,7 +286,7 @@ class ServiceProcess:
         if works:
             self._run_soon()
 
-    def _failed(self, handler: Handler, work: Work, error: Exception) -> Ended:
+    def _failed(self, handler: Handler, work: Work, error: BaseException) -> Ended:
         call = Call(handler, work, Stage.WHOLE)
         note_failure(call, error)
         self._report(call)

@@ -19,8 +19,9 @@ fn client() -> ClientCore {
 }
 
 fn start(client: &mut ClientCore, correlation: u64, key: &str, quiet: bool) {
-    let plan = client.define(DEFINITION).unwrap();
-    client.start_batch(plan, [(key.as_bytes(), &b"in"[..])].into_iter(), correlation, quiet).unwrap();
+    let plan = client.define(DEFINITION).expect("a definition");
+    let sagas = [(key.as_bytes(), &b"in"[..])].into_iter();
+    client.start_batch(plan, sagas, correlation, quiet).expect("a good start");
 }
 
 fn kinds(sent: &[Sent]) -> Vec<(Kind, u64)> {

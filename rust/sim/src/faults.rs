@@ -24,6 +24,10 @@ impl World {
             Fault::CrashCoordinator => self.crash_some(|core| matches!(core, Core::Coordinator(_))),
             Fault::CrashService => self.crash_some(|core| matches!(core, Core::Service(_))),
             Fault::CrashClient => self.crash_some(|core| matches!(core, Core::Client(_))),
+            Fault::StopBroker => self.stop_broker(),
+            Fault::FailSync => self.broker.log.disk.fail_next_sync(),
+            Fault::FillDisk => self.fill_disk(),
+            Fault::BreakFrame => self.break_frame(),
             Fault::PauseBroker => self.pause_broker(),
             Fault::PausePeer => self.pause_peer(),
             Fault::BreakConnection => {
@@ -54,11 +58,53 @@ impl World {
         1 + self.env.random.faults.index(self.peers.len())
     }
 
-    fn crash_broker(&mut self) {
+    pub(crate) fn crash_broker(&mut self) {
         if self.broker.seat.is_alive {
             self.broker.crash(&mut self.env);
             let delay_us = self.env.random.faults.magnitude(1_000, 3_000_000);
             self.env.after(delay_us, Event::Restart { process: 0 });
+        }
+    }
+
+    fn stop_broker(&mut self) {
+        if self.broker.seat.is_alive {
+            self.broker.stop(&mut self.env);
+            let delay_us = self.env.random.faults.magnitude(1_000, 1_000_000);
+            self.env.after(delay_us, Event::Restart { process: 0 });
+        }
+    }
+
+    /// The disk has little room left, or all that one likes again.
+    fn fill_disk(&mut self) {
+        let random = &mut self.env.random.faults;
+        let room = (!random.chance(3_000)).then(|| random.below(6 * self.env.options.segment_bytes));
+        self.broker.log.disk.set_room(room);
+        self.env.tell(|| format!("the disk has {room:?} bytes left"));
+    }
+
+    /// Bytes that are no frame, or not all of one.
+    fn break_frame(&mut self) {
+        let process = self.some_peer();
+        let Env { random, sent, .. } = &mut self.env;
+        let random = &mut random.faults;
+        if sent[process].is_empty() || !self.peers[process - 1].seat.is_alive {
+            return;
+        }
+        let mut frame = sent[process][random.index(sent[process].len())].clone();
+        if subscribes(&frame) {
+            return;
+        }
+        each_transaction(&mut frame, |transaction| transaction[16..24].fill(0));
+        if random.coin() {
+            frame.truncate(random.index(frame.len()));
+        } else {
+            // Lengths, counts and versions: what the parser must not trust.
+            let at = random.index(8);
+            frame[at] ^= 1 << random.below(8);
+        }
+        if !frame.is_empty() {
+            let env = &mut self.env;
+            env.network.send_up(process, frame, env.trace.now_us, &mut env.schedule);
         }
     }
 

@@ -5,6 +5,7 @@
 //! that fails is replayed by its number.
 
 mod checks;
+mod disk;
 mod env;
 mod faults;
 mod hosts;

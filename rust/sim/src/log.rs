@@ -1,120 +1,188 @@
-//! The broker's log, simulated: a list of records, of which a crash takes those that were not synced.
+//! The broker's log: the real one, on a simulated disk, as its thread drives it. What the broker hands over waits until
+//! the commit under way has ended, and goes out together with what came meanwhile.
 
 use std::collections::VecDeque;
 
+use sagacore_broker::log::{Config, Durability, FrameType, LogError, Recovered, Writer, recover};
 use sagacore_broker::{Record, RecordKind};
 
+use crate::disk::SimDisk;
 use crate::random::Random;
 
-/// A record as it stands in the log.
+/// A frame that has its LSN; without a kind it is a note of the log itself.
 #[derive(Debug, Clone)]
-pub struct Written {
-    pub kind: RecordKind,
+pub struct Frame {
+    pub kind: Option<RecordKind>,
     pub lsn: u64,
     pub time_ms: u64,
     pub payload: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Segment {
-    first_lsn: u64,
-    bytes: u64,
+/// See the module's text.
+pub struct Log {
+    pub disk: SimDisk,
+    config: Config,
+    writer: Option<Writer<SimDisk>>,
+    /// Handed over and not committed, and how many of them the commit under way has.
+    queue: VecDeque<Frame>,
+    group: Option<usize>,
+    release_before: Option<u64>,
+    /// The last one handed over, and the last one that is durable.
+    pub last_lsn: u64,
+    pub durable_lsn: u64,
+    /// What was durable before the last commit: from then on the log says so itself.
+    pub stated_lsn: u64,
 }
 
-/// See the module's text.
-#[derive(Debug)]
-pub struct Log {
-    records: VecDeque<Written>,
-    segments: VecDeque<Segment>,
-    segment_bytes: u64,
-    pub last_lsn: u64,
-    pub synced_lsn: u64,
-    pub last_time_ms: u64,
-    pub boot_epoch: u32,
-    /// Something was deleted.
-    pub has_released: bool,
+/// What a log holds.
+pub struct Found {
+    pub frames: Vec<Frame>,
+    pub recovered: Recovered,
+}
+
+/// Reads a log, and makes it ready to be written.
+pub fn read(disk: &SimDisk, config: &Config) -> Result<Found, LogError> {
+    let mut frames = Vec::new();
+    let recovered = recover(disk, config, &mut |entry| {
+        let kind = match entry.kind {
+            FrameType::Batch => Some(RecordKind::Transactions),
+            FrameType::Copy => Some(RecordKind::Copies),
+            FrameType::Boot | FrameType::Seal | FrameType::Mark => None,
+        };
+        let payload = if kind.is_some() { entry.payload.to_vec() } else { Vec::new() };
+        frames.push(Frame { kind, lsn: entry.lsn, time_ms: entry.time_ms, payload });
+    })?;
+    Ok(Found { frames, recovered })
 }
 
 impl Log {
-    pub fn new(segment_bytes: u64) -> Self {
+    pub fn new(segment_bytes: u64, seed: u64) -> Self {
+        let segment_bytes = segment_bytes.next_multiple_of(4096);
         Self {
-            records: VecDeque::new(),
-            segments: VecDeque::from([Segment { first_lsn: 1, bytes: 0 }]),
-            segment_bytes,
+            disk: SimDisk::default(),
+            config: Config { segment_bytes, durability: Durability::Sync, nonce: seed },
+            writer: None,
+            queue: VecDeque::new(),
+            group: None,
+            release_before: None,
             last_lsn: 0,
-            synced_lsn: 0,
-            last_time_ms: 0,
-            boot_epoch: 0,
-            has_released: false,
+            durable_lsn: 0,
+            stated_lsn: 0,
         }
     }
 
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads the log at a start and goes on with it.
+    pub fn open(&mut self) -> Result<Found, LogError> {
+        // Drawn anew by each process.
+        self.config.nonce = self.config.nonce.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let found = read(&self.disk, &self.config)?;
+        let writer = Writer::start(self.disk.clone(), self.config, &found.recovered, found.recovered.last_time_ms)?;
+        self.queue.clear();
+        self.group = None;
+        self.release_before = None;
+        self.durable_lsn = writer.durable_lsn();
+        self.last_lsn = self.durable_lsn;
+        self.stated_lsn = self.durable_lsn - 1;
+        self.writer = Some(writer);
+        Ok(found)
+    }
+
+    pub fn next_lsn(&self) -> u64 {
+        self.last_lsn + 1
+    }
+
+    /// The broker hands over a record.
     pub fn append(&mut self, record: Record) {
         let Record { kind, lsn, time_ms, payload } = record;
-        let bytes = payload.len() as u64 + 48;
-        if self.segments.back().is_none_or(|segment| segment.bytes + bytes > self.segment_bytes) {
-            self.segments.push_back(Segment { first_lsn: lsn, bytes: 0 });
-        }
-        if let Some(segment) = self.segments.back_mut() {
-            segment.bytes += bytes;
-        }
         self.last_lsn = lsn;
-        self.last_time_ms = self.last_time_ms.max(time_ms);
-        self.records.push_back(Written { kind, lsn, time_ms, payload });
+        self.queue.push_back(Frame { kind: Some(kind), lsn, time_ms, payload });
     }
 
-    pub fn records(&self) -> impl Iterator<Item = &Written> {
-        self.records.iter()
+    /// Deletes what comes before a record, with the next commit.
+    pub fn release_before(&mut self, lsn: u64) {
+        self.release_before = Some(lsn);
     }
 
-    pub fn after(&self, lsn: u64) -> impl Iterator<Item = &Written> {
-        self.records.iter().skip_while(move |record| record.lsn <= lsn)
+    /// Begins a commit of all that waits, if none is under way.
+    pub fn begin_commit(&mut self) -> bool {
+        let begins = self.group.is_none() && (!self.queue.is_empty() || self.release_before.is_some());
+        if begins {
+            self.group = Some(self.queue.len());
+        }
+        begins
+    }
+
+    /// The commit under way has ended: gives what is durable now.
+    pub fn end_commit(&mut self, random: &mut Random) -> Result<Vec<Frame>, LogError> {
+        let group = self.group.take().unwrap_or(0);
+        let frames: Vec<Frame> = self.queue.drain(..group).collect();
+        let release = self.release_before.take();
+        let Some(writer) = &mut self.writer else { return Ok(Vec::new()) };
+        write(writer, &frames)?;
+        if let Some(lsn) = release {
+            writer.release_before(lsn)?;
+        }
+        self.stated_lsn = self.durable_lsn;
+        self.durable_lsn = writer.commit()?;
+        if self.queue.is_empty() && random.chance(2_000) {
+            writer.mark()?;
+            self.stated_lsn = self.durable_lsn;
+        }
+        if random.coin() && !writer.prepare_ahead()? {
+            writer.set_full();
+        }
+        Ok(frames)
+    }
+
+    /// The broker stops cleanly: all that waits is written, and the log says that it ends.
+    pub fn close(&mut self, time_ms: u64) -> Result<(), LogError> {
+        let frames: Vec<Frame> = self.queue.drain(..).collect();
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        write(&mut writer, &frames)?;
+        writer.seal(time_ms)
+    }
+
+    /// The power is cut, perhaps in the middle of a commit.
+    pub fn crash(&mut self, random: &mut Random) {
+        if let Some(mut writer) = self.writer.take() {
+            let group = self.group.take().unwrap_or(0);
+            let frames: Vec<Frame> = self.queue.drain(..group).collect();
+            if !frames.is_empty() && random.chance(7_000) {
+                self.disk.set_fuse(random.below(6));
+                // It fails as soon as the power is gone.
+                let _ = write(&mut writer, &frames).and_then(|()| writer.commit());
+            }
+        }
+        self.disk.crash(random);
+    }
+
+    /// Bytes that the disk has left, as the broker is told.
+    pub fn is_full(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::is_full)
     }
 
     pub fn first_lsns(&self) -> Vec<u64> {
-        self.segments.iter().map(|segment| segment.first_lsn).collect()
+        let segments = self.writer.iter().flat_map(Writer::segments);
+        segments.map(|segment| segment.first_lsn).collect()
     }
 
-    /// Deletes the segments all of whose records come before this one.
-    pub fn release_before(&mut self, lsn: u64) {
-        while self.segments.len() > 1 && self.segments[1].first_lsn <= lsn {
-            self.segments.pop_front();
-            self.has_released = true;
-        }
-        let first_lsn = self.segments[0].first_lsn;
-        while self.records.front().is_some_and(|record| record.lsn < first_lsn) {
-            self.records.pop_front();
-        }
+    /// Whether all that was handed over is durable.
+    pub fn is_settled(&self) -> bool {
+        self.durable_lsn == self.last_lsn
     }
+}
 
-    /// A crash: of what was not synced, a part from the front may have reached the disk. Gives how many records are
-    /// lost, and how many of those that were not synced survive.
-    pub fn crash(&mut self, random: &mut Random) -> (u64, u64) {
-        let unsynced = self.last_lsn - self.synced_lsn;
-        let survive = if random.coin() { 0 } else { random.between(0, unsynced) };
-        let end_lsn = self.synced_lsn + survive;
-        self.cut(end_lsn);
-        (unsynced - survive, survive)
-    }
-
-    /// Drops all records after this one.
-    pub fn cut(&mut self, end_lsn: u64) {
-        while self.records.back().is_some_and(|record| record.lsn > end_lsn) {
-            self.records.pop_back();
-        }
-        while self.segments.len() > 1 && self.segments.back().is_some_and(|segment| segment.first_lsn > end_lsn + 1) {
-            self.segments.pop_back();
-        }
-        self.last_lsn = end_lsn;
-        self.synced_lsn = end_lsn;
-        self.last_time_ms = self.records.iter().map(|record| record.time_ms).max().unwrap_or(0);
-    }
-
-    /// A record of the middle is not there any more.
-    pub fn skip_one(&mut self, random: &mut Random) {
-        if self.records.len() > 4 {
-            let at = random.between(1, self.records.len() as u64 - 2) as usize;
-            self.records.remove(at);
+fn write(writer: &mut Writer<SimDisk>, frames: &[Frame]) -> Result<(), LogError> {
+    for frame in frames {
+        let kind = if frame.kind == Some(RecordKind::Copies) { FrameType::Copy } else { FrameType::Batch };
+        let lsn = writer.append(kind, frame.time_ms, &frame.payload)?;
+        if lsn != frame.lsn {
+            return Err(LogError::Poisoned { text: format!("record {} became {lsn}", frame.lsn) });
         }
     }
+    Ok(())
 }

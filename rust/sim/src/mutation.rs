@@ -23,8 +23,10 @@ pub enum Mutation {
     UndoRepeated,
     /// What a record caused leaves the broker before the record is durable.
     VisibleBeforeDurable,
-    /// A crash takes the last synced record with it.
-    SyncedRecordLost,
+    /// Now and then a sync does nothing and says that it did.
+    SyncSkipped,
+    /// Names in the log's directory are never synced.
+    DirectoryNotSynced,
     /// A record in the middle of the log is not read again.
     RecordSkipped,
     /// Old segments are deleted before their copies are durable.
@@ -40,7 +42,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::RejectionNotStored,
@@ -51,7 +53,8 @@ impl Mutation {
         Self::UndoSkipped,
         Self::UndoRepeated,
         Self::VisibleBeforeDurable,
-        Self::SyncedRecordLost,
+        Self::SyncSkipped,
+        Self::DirectoryNotSynced,
         Self::RecordSkipped,
         Self::ReleasedTooEarly,
         Self::ArrivalLost,

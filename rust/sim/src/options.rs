@@ -48,6 +48,10 @@ impl NetworkOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     CrashBroker,
+    StopBroker,
+    FailSync,
+    FillDisk,
+    BreakFrame,
     CrashCoordinator,
     CrashService,
     CrashClient,
@@ -63,8 +67,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::CrashBroker,
+        Self::StopBroker,
+        Self::FailSync,
+        Self::FillDisk,
+        Self::BreakFrame,
         Self::CrashCoordinator,
         Self::CrashService,
         Self::CrashClient,
@@ -117,6 +125,9 @@ pub struct Options {
     pub sync_half_us: u64,
     /// Bytes after which the log goes on in another segment.
     pub segment_bytes: u64,
+    /// After a crash, it is tried what a turned bit does.
+    pub has_bit_flips: bool,
+    pub stuck_after_ms: u64,
     pub faults: Vec<Fault>,
     /// Time between two faults, about.
     pub fault_every_ms: u64,
@@ -159,7 +170,9 @@ impl Options {
                 },
             },
             sync_half_us: random.magnitude(50, 20_000),
-            segment_bytes: random.magnitude(16 << 10, 256 << 10),
+            segment_bytes: random.magnitude(64 << 10, 256 << 10),
+            has_bit_flips: random.coin(),
+            stuck_after_ms: random.magnitude(500, 60_000),
             behaviour: if is_calm { calm_behaviour(&mut random) } else { behaviour(&mut random) },
             fault_every_ms: random.magnitude(20, 1_000),
             has_uneven_clocks: !is_calm && random.coin(),

@@ -56,6 +56,16 @@ situations! {
     ZombieCommit,
     TailLost,
     TailSurvived,
+    TornTailCut,
+    CleanStart,
+    DamageRefused,
+    /// A bit turned where nothing is.
+    DamageHarmless,
+    SyncFailed,
+    /// A record found no room in the log.
+    NoRoom,
+    NoSpaceToStart,
+    StartRefusedFull,
     BrokerRestarted,
     SessionReplaced,
     NoSession,

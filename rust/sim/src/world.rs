@@ -87,7 +87,7 @@ impl World {
         for index in 0..env.options.clients {
             add(format!("client {index}"), Core::Client(Box::new(ClientHost::new(index, &mut env))));
         }
-        let broker = BrokerHost::new(env.options.segment_bytes);
+        let broker = BrokerHost::new(env.options.segment_bytes, env.options.seed);
         Self { env, broker, peers, faults: BTreeMap::new() }
     }
 
@@ -136,12 +136,14 @@ impl World {
             Event::Synced { life } => {
                 if self.broker.seat.is_current(life) && !self.broker.seat.defers(&mut self.env, event) {
                     self.broker.synced(&mut self.env);
+                    if self.broker.wants_crash {
+                        self.crash_broker();
+                    }
                 }
             }
             Event::LateCall { service, call } => late_call(&mut self.env, service, call),
             Event::Restart { process: 0 } => {
-                if !self.broker.seat.is_alive {
-                    self.broker.start(&mut self.env);
+                if !self.broker.seat.is_alive && self.broker.start(&mut self.env) {
                     self.broker.check_replay(&mut self.env);
                 }
             }
@@ -201,6 +203,7 @@ impl World {
         let now_us = self.env.now_us();
         self.env.network.heal(now_us);
         self.broker.stalled_until_us = 0;
+        self.broker.log.disk.set_room(None);
         self.broker.seat.paused_until_us = self.broker.seat.paused_until_us.min(now_us);
         for process in 0..=self.peers.len() {
             self.env.after(1_000, Event::Restart { process });

@@ -116,6 +116,7 @@ impl Awaited {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
 
     use proptest::prelude::*;
 
@@ -145,9 +146,9 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Insert(at, key) => {
-                        if !model.contains_key(&at) {
+                        if let Entry::Vacant(free) = model.entry(at) {
                             awaited.insert(at, at, Subject::Key(&key), false);
-                            model.insert(at, (key, false));
+                            free.insert((key, false));
                         }
                     }
                     Op::Remove(at) => prop_assert_eq!(awaited.remove(at), model.remove(&at).is_some()),

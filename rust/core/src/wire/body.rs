@@ -11,7 +11,7 @@
 //! data: a nesting bomb inside is seen by the typed decoder of the service that asked for it, and by nobody else.
 
 use super::Malformed;
-use crate::limits::{SECTION_BYTES_MAX, STEPS_MAX};
+use crate::limits::SECTION_BYTES_MAX;
 
 /// The sections that are no step's result.
 pub struct Section;
@@ -143,16 +143,6 @@ impl<'a> BodyWriter<'a> {
         }
         self.out.extend_from_slice(value);
         self.count += 1;
-        self
-    }
-
-    /// The results of the steps in `steps`, and every section that is no step's result, of another body.
-    pub fn copy(&mut self, sections: Sections<'_>, steps: u64) -> &mut Self {
-        for (key, value) in sections {
-            if usize::from(key) >= STEPS_MAX || steps & (1 << key) != 0 {
-                self.section(key, value);
-            }
-        }
         self
     }
 

@@ -332,7 +332,7 @@ impl Worker {
             OnUndo::Compensate | OnUndo::CompensateUncertain => true,
             OnUndo::LeaveTombstone | OnUndo::AnswerUndone => {
                 let plan = &self.plans.get(entry.plan).plan;
-                send::undone(&mut self.peer, plan, &entry.header, entry.sections());
+                send::undone(&mut self.peer, plan, &entry.header);
                 false
             }
         }
@@ -411,7 +411,7 @@ impl Worker {
                 }
                 self.stats.undone += 1;
                 let plan = &self.plans.get(entry.plan).plan;
-                send::undone(&mut self.peer, plan, &entry.header, entry.sections());
+                send::undone(&mut self.peer, plan, &entry.header);
             }
             Verdict::Retry => {
                 let (delay_ms, reason) = retry(payload)?;

@@ -57,8 +57,9 @@ pub(super) fn fail(peer: &mut Peer, delivered: &Header, code: CauseCode, is_clea
     });
 }
 
-/// What a compensation's success publishes: the next steps to undo and the edges of the compensation graph.
-pub(super) fn undone(peer: &mut Peer, plan: &Plan, delivered: &Header, body: Sections<'_>) {
+/// What a compensation's success publishes: the next steps to undo and the edges of the compensation graph. They carry
+/// what came, so the broker fills it in: a wide fork would not fit into a transaction.
+pub(super) fn undone(peer: &mut Peer, plan: &Plan, delivered: &Header) {
     let step = delivered.place.get() as u8;
     let left = delivered.undo.get() & !(1 << step);
     let graph = plan.undo(delivered.done.get());
@@ -72,9 +73,8 @@ pub(super) fn undone(peer: &mut Peer, plan: &Plan, delivered: &Header, body: Sec
             let mut header = following(delivered, kind, place);
             header.active = 0.into();
             header.undo = left.into();
-            transaction.publish_with(header, |out| {
-                out.copy(body, 0);
-            });
+            header.set(Flags::SPLICE);
+            transaction.publish(header);
         }
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sagacore_core::client::ClientCore;
+use sagacore_core::client::{ClientCore, Event};
 use sagacore_core::wire::{
     Flags, Header, Kind, Message, OutcomeCode, Refusal, Section, StatusCode, TransactionWriter, Transactions,
 };
@@ -22,8 +22,8 @@ impl Sent {
 
 pub fn read(frame: &[u8]) -> Vec<Sent> {
     let mut all = Vec::new();
-    for transaction in Transactions::parse(frame).unwrap() {
-        let transaction = transaction.unwrap();
+    for transaction in Transactions::parse(frame).expect("a frame") {
+        let transaction = transaction.expect("a transaction");
         assert!(transaction.consumes.is_empty(), "a client consumes nothing");
         for message in transaction.messages() {
             all.push(Sent { number: transaction.number, header: *message.header, body: message.body.to_vec() });
@@ -52,8 +52,11 @@ pub fn answer(kind: Kind, amount: u64, place: u16) -> Header {
     header
 }
 
+/// A message of the broker's: its header, and the sections of its body.
+pub type Said<'a> = (Header, &'a [(u8, &'a [u8])]);
+
 /// A frame of the broker's: one transaction for each message.
-pub fn frame(messages: &[(Header, &[(u8, &[u8])])]) -> Vec<u8> {
+pub fn frame(messages: &[Said<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (header, sections) in messages {
         let mut transaction = TransactionWriter::new(&mut out, 0);
@@ -73,11 +76,10 @@ pub fn deliver(client: &mut ClientCore, headers: &[Header]) -> Vec<(u64, Kind, u
 }
 
 fn deliver_at(client: &mut ClientCore, headers: &[Header], now_ms: u64) -> Vec<(u64, Kind, u16)> {
-    let messages: Vec<(Header, &[(u8, &[u8])])> = headers.iter().map(|header| (*header, &[][..])).collect();
+    let messages: Vec<Said<'_>> = headers.iter().map(|header| (*header, &[][..])).collect();
     let mut told = Vec::new();
-    client
-        .receive(&frame(&messages), now_ms, &mut |event| told.push((event.correlation, event.kind, event.code)))
-        .unwrap();
+    let mut tell = |event: Event<'_>| told.push((event.correlation, event.kind, event.code));
+    client.receive(&frame(&messages), now_ms, &mut tell).expect("what a broker may say");
     told
 }
 
@@ -135,7 +137,7 @@ impl Broker {
 
     fn attach(&mut self, sent: &Sent) {
         let (header, correlation) = (&sent.header, sent.header.amount.get());
-        let key = sent.section(Section::KEY).unwrap().to_vec();
+        let key = sent.section(Section::KEY).expect("a key").to_vec();
         if header.kind() == Kind::Attach {
             assert!(self.sagas.contains_key(&key), "only what is durable is attached");
         }

@@ -82,7 +82,7 @@ fn an_undo_without_a_row_leaves_a_tombstone() {
         (message.header.kind(), message.header.done.get(), message.header.undo.get()),
         (Kind::Undone, 0b111, 0b101)
     );
-    assert_eq!(message.body, [(64, b"order".to_vec()), (65, b"\x93\x01\x02\xa2no".to_vec())]);
+    assert!(message.header.has(Flags::SPLICE) && message.body.is_empty(), "the broker has what it carries");
     assert!(shop.run(1, 1, &[(0, b"A"), INPUT]).is_empty());
     assert!(shop.answered().is_empty(), "a RUN after the tombstone is dropped");
 }

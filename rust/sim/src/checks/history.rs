@@ -9,6 +9,7 @@ use sagacore_core::wire::{CauseCode, Flags, Header, Key, Kind, Message, OutcomeC
 
 use super::{Broken, SagaKey, ensure, saga_key};
 use crate::model::Model;
+use crate::situations::Situation;
 
 /// A token that is pending as far as the log is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct History {
     pub ended: usize,
     /// Sagas that ended since somebody looked.
     pub newly_ended: Vec<SagaKey>,
+    /// Situations that were met since somebody looked.
+    pub met: Vec<Situation>,
 }
 
 impl History {
@@ -85,18 +88,20 @@ impl History {
         self.sagas.get(&key)
     }
 
-    /// A record is durable now, or is read again after a crash.
-    pub fn durable(&mut self, models: &[Model], kind: RecordKind, lsn: u64, payload: &[u8]) -> Result<(), Broken> {
-        let hash = payload.iter().fold(kind as u64 + 1, |hash, &byte| {
-            (hash.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95)
-        });
+    /// A record is durable now, or is read again after a crash. Without a kind it is a note of the log itself.
+    pub fn durable(
+        &mut self,
+        models: &[Model],
+        kind: Option<RecordKind>,
+        lsn: u64,
+        payload: &[u8],
+    ) -> Result<(), Broken> {
         if lsn <= self.lsn() {
-            ensure!(self.hashes[lsn as usize - 1] == hash, "I9", "record {lsn} is another one than was durable");
-            return Ok(());
+            return self.is_same(kind, lsn, payload);
         }
         ensure!(lsn == self.lsn() + 1, "I9", "record {} is missing: {lsn} follows {}", self.lsn() + 1, self.lsn());
-        self.hashes.push(hash);
-        if kind == RecordKind::Copies {
+        self.hashes.push(hash(kind, payload));
+        if kind != Some(RecordKind::Transactions) {
             return Ok(());
         }
         let mut rest = payload;
@@ -106,6 +111,13 @@ impl History {
             self.apply(models, &transaction, lsn)?;
             rest = after;
         }
+        Ok(())
+    }
+
+    /// Whether a record that was durable says what it said then.
+    pub fn is_same(&self, kind: Option<RecordKind>, lsn: u64, payload: &[u8]) -> Result<(), Broken> {
+        let was = self.hashes.get(lsn as usize - 1).copied();
+        ensure!(was == Some(hash(kind, payload)), "I9", "record {lsn} is another one than was durable");
         Ok(())
     }
 
@@ -122,7 +134,7 @@ impl History {
                     return Err(Broken("I2", format!("record {lsn} is about saga {}, unknown", first.header.saga)));
                 };
                 let model = &models[saga.plan];
-                saga.apply(model, transaction, &first, lsn)?;
+                saga.apply(model, transaction, &first, lsn, &mut self.met)?;
                 if saga.ended.is_some() {
                     self.ended += 1;
                     self.newly_ended.push(key);
@@ -171,6 +183,15 @@ impl History {
     pub fn started(&self, start_key: &[u8]) -> Option<&SagaHistory> {
         self.by_start_key.get(start_key).and_then(|key| self.sagas.get(key))
     }
+}
+
+fn hash(kind: Option<RecordKind>, payload: &[u8]) -> u64 {
+    let first = kind.map_or(0, |kind| kind as u64 + 1);
+    payload.chunks(8).fold(first, |hash, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95)
+    })
 }
 
 /// Header and sections of an abort, as the record has them.

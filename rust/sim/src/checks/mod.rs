@@ -56,6 +56,13 @@ impl Checks {
         }
     }
 
+    /// Counts what the history has met since.
+    pub fn note_situations(&mut self) {
+        for situation in self.history.met.drain(..) {
+            self.situations.reach(situation);
+        }
+    }
+
     pub fn violate(&mut self, trace: &mut Trace, invariant: &'static str, text: String) {
         trace.tell(|| format!("VIOLATION of {invariant}: {text}"));
         self.violations.push(Violation { at_us: trace.now_us, invariant, text });

@@ -6,6 +6,7 @@ use sagacore_core::wire::{CauseCode, Header, Kind, Message, OutcomeCode, Transac
 use super::history::{AbortRecord, Ended, Name, Pending, SagaHistory};
 use super::{Broken, ensure};
 use crate::model::{Model, steps};
+use crate::situations::Situation;
 
 /// A message that must be published.
 type Expected = (Kind, Option<usize>, Option<usize>, Pending);
@@ -17,11 +18,14 @@ impl SagaHistory {
         transaction: &Transaction<'_>,
         first: &Message<'_>,
         lsn: u64,
+        met: &mut Vec<Situation>,
     ) -> Result<(), Broken> {
         let id = first.header.saga;
         ensure!(self.ended.is_none(), "I6", "record {lsn} goes on with saga {id}, which has ended");
         if matches!(first.header.kind(), Kind::Fail | Kind::Revoked) {
-            return self.abort(model, transaction, &AbortRecord::of(first));
+            self.abort(model, transaction, &AbortRecord::of(first))?;
+            met.extend(self.abort_situation());
+            return Ok(());
         }
         let mut consumed = Vec::new();
         for key in transaction.consumes {
@@ -32,6 +36,7 @@ impl SagaHistory {
                 pending.ok_or_else(|| Broken("I2", format!("record {lsn} of {id} consumes {name:?} again")))?;
             consumed.push((name, pending));
         }
+        met.extend(join_situation(&consumed));
         let expected = self.expected(model, &consumed).map_err(|text| Broken("rule 13", format!("{id}: {text}")))?;
         let mut published: Vec<(Kind, u16, Pending)> = Vec::new();
         for message in transaction.messages() {
@@ -54,6 +59,15 @@ impl SagaHistory {
         }
         ensure!(left.is_empty(), "I1", "record {lsn} of {id} consumes {consumed:?} and lacks {left:?}");
         self.publish_all(&published, id, lsn)
+    }
+
+    fn abort_situation(&self) -> Option<Situation> {
+        match (self.cause, self.undo_set) {
+            (Some(CauseCode::Deadline), _) => Some(Situation::DeadlineAbort),
+            (Some(CauseCode::DeliveryLimit), _) => Some(Situation::DeliveryLimit),
+            (_, Some(0)) => Some(Situation::NothingToUndo),
+            _ => None,
+        }
     }
 
     fn publish_all(
@@ -179,6 +193,16 @@ impl SagaHistory {
             (_, Some(step)) => undo(model, step, set),
             (_, None) => result(OutcomeCode::Compensated, set),
         }])
+    }
+}
+
+/// A join that is worth counting.
+fn join_situation(consumed: &[(Name, Pending)]) -> Option<Situation> {
+    let ((kind, _), _) = consumed.first()?;
+    match (Kind::from_code(*kind)?, consumed.len()) {
+        (Kind::Undone, 2..) => Some(Situation::UndoJoin),
+        (Kind::Done, 3..) => Some(Situation::JoinOfThree),
+        _ => None,
     }
 }
 

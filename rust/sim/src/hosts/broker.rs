@@ -1,13 +1,14 @@
-//! The broker's process: its socket, its log with the thread that syncs, and its restarts.
+//! The broker's process: its socket, its log with the thread that commits, and its restarts.
 
 use std::collections::VecDeque;
 
 use sagacore_broker::broker::{Opened, Room};
+use sagacore_broker::log::{Disk, LogError};
 use sagacore_broker::{Broker, Config, RecordKind};
 
 use crate::checks::digest;
 use crate::env::{Env, FRAMES_A_WAKE, Seat};
-use crate::log::Log;
+use crate::log::{Frame, Log, read};
 use crate::mutation::Mutation;
 use crate::network::identity;
 use crate::schedule::Event;
@@ -18,68 +19,65 @@ pub struct BrokerHost {
     pub seat: Seat,
     core: Option<Broker>,
     pub log: Log,
-    /// What the sync under way covers.
-    syncing: Option<u64>,
     inbox: VecDeque<(u32, usize, Vec<u8>)>,
     /// Until then syncs take long.
     pub stalled_until_us: u64,
     frames: Vec<(Box<[u8]>, Vec<u8>)>,
+    has_released: bool,
+    /// The log has failed: the process ends.
+    pub wants_crash: bool,
 }
 
 impl BrokerHost {
-    pub fn new(segment_bytes: u64) -> Self {
+    pub fn new(segment_bytes: u64, seed: u64) -> Self {
         Self {
             seat: Seat::new(0, "broker".to_owned()),
             core: None,
-            log: Log::new(segment_bytes),
-            syncing: None,
+            log: Log::new(segment_bytes, seed),
             inbox: VecDeque::new(),
             stalled_until_us: 0,
             frames: Vec::new(),
+            has_released: false,
+            wants_crash: false,
         }
     }
 
     fn config(env: &Env) -> Config {
         let mut secret = [7; 16];
         secret[..8].copy_from_slice(&env.options.seed.to_le_bytes());
-        Config { secret, ..Config::default() }
+        Config { secret, stuck_after_ms: env.options.stuck_after_ms, ..Config::default() }
     }
 
-    /// Reads the log and begins to serve.
-    pub fn start(&mut self, env: &mut Env) {
+    /// Reads the log and begins to serve. False if the log does not start.
+    pub fn start(&mut self, env: &mut Env) -> bool {
+        let (last_lsn, durable_lsn) = (self.log.last_lsn, self.log.durable_lsn);
+        let found = match self.log.open() {
+            Ok(found) => found,
+            Err(error) => {
+                self.refuse(env, &error);
+                return false;
+            }
+        };
         self.seat.start(env);
         if self.seat.life > 1 {
             env.reach(Situation::BrokerRestarted);
-            if self.log.has_released {
-                env.reach(Situation::ReplayedAfterRelease);
-            }
+            let read_lsn = found.recovered.next_lsn - 1;
+            let reached = [
+                (self.has_released, Situation::ReplayedAfterRelease),
+                (read_lsn < last_lsn, Situation::TailLost),
+                (read_lsn > durable_lsn, Situation::TailSurvived),
+                (found.recovered.cut.is_some(), Situation::TornTailCut),
+                (!found.recovered.unclean, Situation::CleanStart),
+            ];
+            reached.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, situation)| env.reach(situation));
         }
         let mut core = Broker::new(Self::config(env));
-        let mut expected_lsn = None;
-        for record in self.log.records() {
-            if expected_lsn.is_some_and(|expected| expected != record.lsn) {
-                env.checks.violate(&mut env.trace, "I9", format!("the log jumps to record {}", record.lsn));
-            }
-            expected_lsn = Some(record.lsn + 1);
-            if record.lsn > env.checks.history.lsn() {
-                let checks = &mut env.checks;
-                let durable = checks.history.durable(&checks.models, record.kind, record.lsn, &record.payload);
-                env.checks.judge(&mut env.trace, durable);
-            }
-            if let Err(error) = core.replay(record.kind, record.lsn, record.time_ms, &record.payload) {
-                env.checks.violate(&mut env.trace, "I17", error.to_string());
-            }
-        }
-        let durable_lsn = env.checks.history.lsn();
-        if durable_lsn > self.log.last_lsn {
-            env.violate("I9", format!("record {durable_lsn} was durable, and the log ends at {}", self.log.last_lsn));
-        }
-        self.check_ended(env);
-        self.log.boot_epoch += 1;
+        self.replay(env, &mut core, &found.frames);
+        self.hear_durable(env, &[Frame { kind: None, lsn: self.log.durable_lsn, time_ms: 0, payload: Vec::new() }]);
         let opened = Opened {
-            next_lsn: self.log.last_lsn + 1,
-            boot_epoch: self.log.boot_epoch,
-            last_time_ms: self.log.last_time_ms,
+            next_lsn: self.log.next_lsn(),
+            boot_epoch: found.recovered.boot_epoch,
+            last_time_ms: found.recovered.last_time_ms,
         };
         let now_ms = self.seat.now_ms(env);
         let first = core.open(opened, now_ms);
@@ -89,31 +87,105 @@ impl BrokerHost {
         }
         env.network.broker_is_up();
         self.pass_on(env);
+        true
     }
 
-    /// The process dies. What was not synced is lost, or a part of it.
+    /// The log does not start. Only a disk without space may be the reason.
+    fn refuse(&mut self, env: &mut Env, error: &LogError) {
+        let is_full = self.log.disk.free_bytes().is_ok_and(|bytes| bytes < 1 << 20);
+        if !is_full {
+            env.violate("I9", format!("the log does not start: {error}"));
+        }
+        env.reach(Situation::NoSpaceToStart);
+        env.after(100_000, Event::Restart { process: 0 });
+    }
+
+    /// Feeds the broker with what the log holds, and compares that with what was durable.
+    fn replay(&mut self, env: &mut Env, core: &mut Broker, frames: &[Frame]) {
+        let skipped = env.has(Mutation::RecordSkipped).then(|| env.random.disk.below(frames.len() as u64 + 1));
+        let oldest = frames.first().map_or(1, |frame| frame.lsn);
+        if !self.has_released && oldest != 1 {
+            env.violate("I9", format!("the log begins with {oldest}, and nothing was released"));
+        }
+        self.hear_durable(env, frames);
+        for (index, frame) in frames.iter().enumerate() {
+            let Some(kind) = frame.kind.filter(|_| skipped != Some(index as u64)) else { continue };
+            if let Err(error) = core.replay(kind, frame.lsn, frame.time_ms, &frame.payload) {
+                env.checks.violate(&mut env.trace, "I17", error.to_string());
+            }
+        }
+        let (durable_lsn, end) = (env.checks.history.lsn(), frames.last().map_or(0, |frame| frame.lsn));
+        if durable_lsn > end {
+            env.violate("I9", format!("record {durable_lsn} was durable, and the log ends at {end}"));
+        }
+    }
+
+    /// These are durable: whatever follows is judged by it.
+    fn hear_durable(&mut self, env: &mut Env, frames: &[Frame]) {
+        for frame in frames {
+            let checks = &mut env.checks;
+            let durable = checks.history.durable(&checks.models, frame.kind, frame.lsn, &frame.payload);
+            env.checks.judge(&mut env.trace, durable);
+        }
+        env.checks.note_situations();
+        for saga in std::mem::take(&mut env.checks.history.newly_ended) {
+            let checks = &env.checks;
+            let found = checks.ledger.check_ended(&checks.models, &checks.history, saga);
+            env.judge(found);
+        }
+    }
+
+    /// The process dies, with what was not synced, or a part of it.
     pub fn crash(&mut self, env: &mut Env) {
+        self.gone(env);
+        self.log.crash(&mut env.random.disk);
+        env.tell(|| "broker crashes".to_owned());
+        if env.options.has_bit_flips && env.random.disk.coin() {
+            self.check_damage(env);
+        }
+    }
+
+    /// The process ends as it should.
+    pub fn stop(&mut self, env: &mut Env) {
+        let now_ms = self.seat.now_ms(env);
+        let time_ms = self.core.as_ref().map_or(0, |core| core.time_ms(now_ms));
+        if self.log.close(time_ms).is_err() {
+            self.log.crash(&mut env.random.disk);
+        }
+        self.gone(env);
+        env.tell(|| "broker stops".to_owned());
+    }
+
+    fn gone(&mut self, env: &mut Env) {
         self.seat.is_alive = false;
         self.core = None;
         self.inbox.clear();
         self.frames.clear();
-        self.syncing = None;
-        let (lost, survived) = self.log.crash(&mut env.random.disk);
-        if lost > 0 {
-            env.reach(Situation::TailLost);
-        }
-        if survived > 0 {
-            env.reach(Situation::TailSurvived);
-        }
-        if env.has(Mutation::SyncedRecordLost) && self.log.last_lsn > 3 {
-            self.log.cut(self.log.last_lsn - 1);
-        }
-        if env.has(Mutation::RecordSkipped) {
-            self.log.skip_one(&mut env.random.disk);
-        }
-        env.tell(|| format!("broker crashes: {lost} records are lost, {survived} that were not synced survive"));
+        self.wants_crash = false;
         env.network.broker_is_down(env.trace.now_us, &mut env.schedule);
         env.checks.broker_crashed();
+    }
+
+    /// A bit of some file has turned: the log refuses to start, or all that it holds is right and nothing that it
+    /// knows to be durable is missing.
+    fn check_damage(&mut self, env: &mut Env) {
+        let disk = self.log.disk.copy();
+        disk.flip_some(&mut env.random.disk);
+        match read(&disk, self.log.config()) {
+            Err(_) => env.reach(Situation::DamageRefused),
+            Ok(found) => {
+                let read_lsn = found.recovered.next_lsn - 1;
+                if read_lsn < self.log.stated_lsn {
+                    let stated_lsn = self.log.stated_lsn;
+                    env.violate("I9", format!("with a bit turned, the log ends at {read_lsn}, not at {stated_lsn}"));
+                }
+                for frame in found.frames.iter().filter(|frame| frame.lsn <= env.checks.history.lsn()) {
+                    let same = env.checks.history.is_same(frame.kind, frame.lsn, &frame.payload);
+                    env.checks.judge(&mut env.trace, same);
+                }
+                env.reach(Situation::DamageHarmless);
+            }
+        }
     }
 
     pub fn arrive(&mut self, env: &mut Env, connection: u32, process: usize, frame: Vec<u8>) {
@@ -132,8 +204,10 @@ impl BrokerHost {
             let life = env.lives[process];
             env.trace.mix_bytes(&frame);
             env.checks.incoming(&identity, process, life, &frame);
-            if let Some(core) = &mut self.core {
-                core.receive(&identity, &frame, now_ms);
+            let Some(core) = &mut self.core else { return };
+            core.receive(&identity, &frame, now_ms);
+            if core.record_bytes() as u64 >= env.options.segment_bytes / 8 {
+                self.flush(env);
             }
         }
         if !self.inbox.is_empty() {
@@ -144,45 +218,54 @@ impl BrokerHost {
 
     pub fn tick(&mut self, env: &mut Env) {
         let now_ms = self.seat.now_ms(env);
-        // Silence is judged only when everything that was said has been heard.
-        if self.inbox.is_empty()
-            && let Some(core) = &mut self.core
-        {
-            core.tick(now_ms);
+        let is_full = self.log.is_full();
+        let free_bytes = if is_full { 0 } else { self.log.disk.free_bytes().unwrap_or(0) };
+        let first_lsns = self.log.first_lsns();
+        if let Some(core) = &mut self.core {
+            core.set_room(Room { free_bytes, segment_bytes: self.log.config().segment_bytes });
+            core.log_has(&first_lsns, self.log.config().segment_bytes);
+            // Silence is judged only when everything that was said has been heard.
+            if self.inbox.is_empty() {
+                core.tick(now_ms);
+            }
         }
         self.seat.tick_again(env);
         self.pass_on(env);
     }
 
-    /// Writes what was accepted, and sends what is to be sent.
-    fn pass_on(&mut self, env: &mut Env) {
+    /// Hands to the log what was accepted.
+    fn flush(&mut self, env: &mut Env) {
         let now_ms = self.seat.now_ms(env);
-        let first_lsns = self.log.first_lsns();
         let Some(core) = &mut self.core else { return };
-        core.log_has(&first_lsns, env.options.segment_bytes);
-        core.set_room(Room { free_bytes: 1 << 40, segment_bytes: env.options.segment_bytes });
         while let Some(record) = core.flush(now_ms) {
+            let lsn = record.lsn;
             if record.kind == RecordKind::Copies {
                 env.checks.situations.reach(Situation::CopiesWritten);
+                if env.has(Mutation::ReleasedTooEarly) {
+                    self.has_released = true;
+                    self.log.release_before(lsn);
+                }
             }
             env.trace.mix_bytes(&record.payload);
-            let lsn = record.lsn;
+            if lsn != self.log.next_lsn() {
+                env.checks.violate(&mut env.trace, "I2", format!("record {lsn} follows {}", self.log.last_lsn));
+            }
             self.log.append(record);
             if env.has(Mutation::VisibleBeforeDurable) {
                 core.synced(lsn, now_ms);
             }
         }
-        if let Some(before_lsn) = core.released() {
-            env.checks.situations.reach(Situation::SegmentsReleased);
-            self.log.release_before(before_lsn);
-        }
-        self.send(env);
-        self.sync(env);
     }
 
-    fn sync(&mut self, env: &mut Env) {
-        if self.syncing.is_none() && self.log.synced_lsn < self.log.last_lsn {
-            self.syncing = Some(self.log.last_lsn);
+    /// Writes what was accepted, and sends what is to be sent.
+    fn pass_on(&mut self, env: &mut Env) {
+        self.flush(env);
+        self.send(env);
+        self.commit(env);
+    }
+
+    fn commit(&mut self, env: &mut Env) {
+        if self.log.begin_commit() {
             let mut delay_us = env.random.disk.tail(env.options.sync_half_us);
             delay_us += self.stalled_until_us.saturating_sub(env.now_us());
             env.after(delay_us, Event::Synced { life: self.seat.life });
@@ -190,30 +273,28 @@ impl BrokerHost {
     }
 
     pub fn synced(&mut self, env: &mut Env) {
-        let Some(lsn) = self.syncing.take() else { return };
-        let from_lsn = self.log.synced_lsn;
-        self.log.synced_lsn = lsn;
-        for record in self.log.after(from_lsn).take_while(|record| record.lsn <= lsn) {
-            let checks = &mut env.checks;
-            let durable = checks.history.durable(&checks.models, record.kind, record.lsn, &record.payload);
-            env.checks.judge(&mut env.trace, durable);
+        match self.log.end_commit(&mut env.random.disk) {
+            Ok(frames) => self.hear_durable(env, &frames),
+            Err(error) => {
+                let is_full = matches!(error, LogError::NoRoom);
+                env.reach(if is_full { Situation::NoRoom } else { Situation::SyncFailed });
+                env.tell(|| format!("the log fails: {error}"));
+                self.wants_crash = true;
+                return;
+            }
         }
+        let lsn = self.log.durable_lsn;
         env.trace.mix(lsn);
-        self.check_ended(env);
         let now_ms = self.seat.now_ms(env);
         if let Some(core) = &mut self.core {
             core.synced(lsn, now_ms);
+            if let Some(before_lsn) = core.released() {
+                env.checks.situations.reach(Situation::SegmentsReleased);
+                self.has_released = true;
+                self.log.release_before(before_lsn);
+            }
         }
         self.pass_on(env);
-    }
-
-    /// Compares what the services did with every outcome that became durable.
-    fn check_ended(&mut self, env: &mut Env) {
-        for saga in std::mem::take(&mut env.checks.history.newly_ended) {
-            let checks = &env.checks;
-            let found = checks.ledger.check_ended(&checks.models, &checks.history, saga);
-            env.judge(found);
-        }
     }
 
     fn send(&mut self, env: &mut Env) {
@@ -234,13 +315,18 @@ impl BrokerHost {
 
     /// The log alone gives the same state, twice (I17). Only where nothing waits to be written.
     pub fn check_replay(&mut self, env: &mut Env) {
-        let Some(core) = self.core.as_ref().filter(|_| self.log.synced_lsn == self.log.last_lsn) else { return };
+        let Some(core) = self.core.as_ref().filter(|_| self.log.is_settled()) else { return };
         let sequences = core.state().next_sequence;
         let live = digest(core, sequences);
         for _ in 0..2 {
             let mut fresh = Broker::new(Self::config(env));
-            for record in self.log.records() {
-                if let Err(error) = fresh.replay(record.kind, record.lsn, record.time_ms, &record.payload) {
+            let found = match read(&self.log.disk.copy(), self.log.config()) {
+                Ok(found) => found,
+                Err(error) => return env.violate("I17", format!("the log cannot be read: {error}")),
+            };
+            for frame in &found.frames {
+                let Some(kind) = frame.kind else { continue };
+                if let Err(error) = fresh.replay(kind, frame.lsn, frame.time_ms, &frame.payload) {
                     return env.violate("I17", error.to_string());
                 }
             }
@@ -264,6 +350,6 @@ impl BrokerHost {
 
     /// Sagas that run, and pending tokens.
     pub fn left(&self) -> (usize, usize) {
-        self.core.as_ref().map_or((0, 0), |core| (core.state().sagas.len(), core.state().tokens.len()))
+        self.core.as_ref().map_or((1, 1), |core| (core.state().sagas.len(), core.state().tokens.len()))
     }
 }

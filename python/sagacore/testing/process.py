@@ -1,0 +1,224 @@
+"""One process of a service in the sandbox.
+
+It does what `sagacore.processes.service` does with a fence in SQLite, and by the same parts: the worker's core, the
+fence's transactions and rows, the judging of handlers. What differs: plain functions are called in the caller's
+thread, one after the other, the fence has no thread and no patience, and the process can be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sagacore._core import Worker
+from sagacore.errors import FenceError
+from sagacore.fences import RETENTION_MS_DEFAULT, SqliteFence
+from sagacore.fences.calls import Call, Stage, Verdict, Work, attempt, attempt_async, note_failure
+from sagacore.fences.sqlite import TransactionLost
+from sagacore.steps import Rejected, Step
+from sagacore.testing.script import Crash, Script, ScriptedHandler
+from sagacore.testing.wires import Clock
+
+CREDIT: Final = 2_048
+LEASE_MS: Final = 3_600_000
+"""No matter: time stands still while a handler runs, and a dead process loses its leases by its silence."""
+KEEP_MS: Final = 1_000
+
+log = logging.getLogger("sagacore.sandbox")
+
+
+class SandboxFence(SqliteFence):
+    """The fence without its thread: what it is asked for is done at once."""
+
+    _synchronous = "off"  # a power cut would lose something, and there is none here
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        super().__init__(path, retention_ms=RETENTION_MS_DEFAULT, clock=clock.read)
+
+    def connect(self, service: str) -> None:
+        """Open the database. Raises FenceError (SAGA-E604)."""
+        try:
+            super().connect(service)
+        except sqlite3.Error as error:
+            raise self._cannot_commit(error) from error
+
+    def do(self, call: Call) -> None:
+        """Do for a call what its `stage` says. Raises FenceError (SAGA-E604), and Crash where a handler does."""
+        try:
+            try:
+                self.batch([call])
+            except TransactionLost as lost:
+                if not self._refuse(call, lost):
+                    self.batch([call])
+        except sqlite3.Error as error:
+            raise self._cannot_commit(error) from error
+
+    def pass_time(self) -> None:
+        """Let the fence's clock run, and forget rows that have expired. Raises FenceError (SAGA-E604)."""
+        try:
+            self.forget()
+        except sqlite3.Error as error:
+            raise self._cannot_commit(error) from error
+
+    def _cannot_commit(self, error: sqlite3.Error) -> FenceError:
+        return FenceError(
+            "SAGA-E604",
+            f"the sandbox's database {self.path} cannot commit: {error}",
+            "if the test began a transaction on box.db(...), let it commit that before it runs a saga",
+        )
+
+
+class SandboxProcess:
+    """See the module's text. `died` is called when it has been killed, `failed` when it cannot go on."""
+
+    def __init__(
+        self,
+        service: str,
+        steps: Sequence[Step[Any, Any]],
+        *,
+        path: str,
+        instance: int,
+        clock: Clock,
+        script: Script,
+        died: Callable[[SandboxProcess], None],
+        failed: Callable[[BaseException], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.service: Final = service
+        self.identity: Final = f"{service}-{instance}".encode()
+        self.core: Final = Worker(
+            service,
+            [step.name for step in steps],
+            instance=instance,
+            memory_fence=False,
+            lease_ms=LEASE_MS,
+            credit=CREDIT,
+            retention_ms=RETENTION_MS_DEFAULT,
+        )
+        self.tasks: Final[set[asyncio.Task[None]]] = set()
+        """Handlers that are awaited."""
+        self._handlers = tuple(
+            [None if handler is None else ScriptedHandler(step, handler, script) for step, handler in both]
+            for both in ([(step, step.implementation) for step in steps], [(step, step.undo) for step in steps])
+        )
+        self._fence: Final = SandboxFence(path, clock)
+        self._clock: Final = clock
+        self._script: Final = script
+        self._died: Final = died
+        self._failed: Final = failed
+        self._changed: Final = changed
+        self._kept_ms = clock.now_ms
+        self._is_dead = False
+        self._fence.connect(service)
+
+    def receive(self, frame: bytes, now_ms: int) -> None:
+        """Take a frame, and begin what is to be called."""
+        self._take(self.core.receive(frame, now_ms))
+
+    def pass_time(self) -> None:
+        """The clock has gone on. Raises FenceError (SAGA-E604)."""
+        if self._clock.now_ms - self._kept_ms >= KEEP_MS:
+            self._kept_ms = self._clock.now_ms
+            self._fence.pass_time()
+
+    async def close(self) -> None:
+        """End, and with it what runs."""
+        tasks = list(self.tasks)
+        self._end_now()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _die(self) -> None:
+        """Nothing that runs here has any further consequence, and nobody is told."""
+        self._end_now()
+        self._died(self)
+
+    def _end_now(self) -> None:
+        if self._is_dead:
+            return
+        self._is_dead = True
+        current = asyncio.current_task()
+        for task in self.tasks:
+            if task is not current:
+                task.cancel()
+        self._fence.disconnect()
+
+    def _take(self, works: list[Work]) -> None:
+        for work in works:
+            if self._is_dead:
+                return
+            handler = self._handlers[work[1]][work[2]]
+            assert handler is not None, "checked before the sandbox opens"
+            self._clock.touch()
+            self._ask(Call(handler, work, Stage.INTENT if handler.is_external else Stage.WHOLE))
+
+    def _ask(self, call: Call) -> None:
+        """Ask the fence, which calls a transactional handler by itself; then go on."""
+        try:
+            self._fence.do(call)
+        except Crash:
+            self._die()
+            return
+        except FenceError as error:
+            self._failed(error)
+            return
+        if call.stage is Stage.WHOLE and call.proposed is not None and self._dies_after(call):
+            return
+        if call.ended is not None:
+            self._end(call)
+            return
+        call.stage = Stage.OUTCOME
+        task = asyncio.get_running_loop().create_task(self._run(call))
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def _run(self, call: Call) -> None:
+        """Call an external handler."""
+        try:
+            await (attempt_async(call) if call.handler.is_async else asyncio.to_thread(attempt, call))
+        except Crash:
+            self._die()
+            return
+        except asyncio.CancelledError:
+            if self._is_dead:
+                raise
+            note_failure(call, RuntimeError("the handler cancelled itself"))
+        if not self._is_dead and not self._dies_after(call):
+            self._ask(call)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(error)
+        self._changed()
+
+    def _dies_after(self, call: Call) -> bool:
+        if not self._script.dies_after(_handler(call).place):
+            return False
+        self._die()
+        return True
+
+    def _end(self, call: Call) -> None:
+        assert call.ended is not None
+        self._report(call)
+        verdict, payload = call.ended
+        if verdict is Verdict.RETRY:
+            self._clock.due_in(int(payload.split(b" ", 1)[0]))
+        self._clock.touch()
+        self._take(self.core.finish([call.ticket], [verdict], [payload], self._clock.now_ms))
+
+    def _report(self, call: Call) -> None:
+        error, place = call.error, _handler(call).place
+        if error is None:
+            return
+        self._script.note(place, error)
+        if not isinstance(error, Rejected) and not self._script.asked_for(error):
+            log.warning("%s of %s failed, try %d", place.kind, place.title, call.tries, exc_info=error)
+
+
+def _handler(call: Call) -> ScriptedHandler:
+    assert isinstance(call.handler, ScriptedHandler)
+    return call.handler
