@@ -91,6 +91,7 @@ class FakeBroker:
         self.heard: list[Message] = []
         self.frames = 0
         self.is_up = True
+        self.takes_no_session = False
         self.answers_starts = True
         self.refusals: list[tuple[Refusal, str]] = []
         """For the next STARTs and RESOLVEs, one each."""
@@ -132,7 +133,9 @@ class FakeBroker:
         answers = []
         last = 0
         for message in unpack(frame):
-            if message.kind == SUBSCRIBE:
+            if message.kind == SUBSCRIBE and self.takes_no_session:
+                answers.append(Message(Kind.REFUSED, place=Refusal.FULL))
+            elif message.kind == SUBSCRIBE:
                 self._sessions.add(link)
                 answers.append(Message(SUBSCRIBE, amount=1))
             elif link not in self._sessions:

@@ -37,7 +37,7 @@ _cause = msgspec.msgpack.Decoder(tuple[int, int, str]).decode
 _skipped = msgspec.msgpack.Decoder(list[tuple[int, str]]).decode
 _names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _counters = msgspec.msgpack.Decoder(dict[str, Any]).decode
-_stuck = msgspec.msgpack.Decoder(list[tuple[str, str, Literal["forward", "compensating"], list[str]]]).decode
+_stuck = msgspec.msgpack.Decoder(list[tuple[str, str, Literal["forward", "compensating"], list[str], int]]).decode
 _anything = msgspec.msgpack.Decoder().decode
 
 
@@ -106,12 +106,15 @@ def stats_of(event: Event) -> dict[str, Any]:
 
 
 class StuckSaga(TypedDict):
-    """A saga that waits for an operator: its id, the saga's name, which way it goes, and the steps that do not end."""
+    """A saga that waits for an operator: its id, the saga's name, which way it goes, and the steps that do not end.
+
+    `steps` gives the number of each by its name: the number is what `resolve` takes.
+    """
 
     id: str
     saga: str
     phase: Literal["forward", "compensating"]
-    steps: list[str]
+    steps: dict[str, int]
 
 
 def stuck_of(event: Event) -> list[StuckSaga]:
@@ -120,7 +123,12 @@ def stuck_of(event: Event) -> list[StuckSaga]:
         rows = _stuck(_section(event, Section.DATA))
     except _MALFORMED as error:
         raise broken("the list of stuck sagas cannot be read") from error
-    return [StuckSaga(id=saga_id, saga=saga, phase=phase, steps=steps) for saga_id, saga, phase, steps in rows]
+    found = []
+    for saga_id, saga, phase, names, members in rows:
+        numbers = (number for number in range(STEPS_MAX) if members >> number & 1)
+        steps = dict(zip(names, numbers, strict=False))
+        found.append(StuckSaga(id=saga_id, saga=saga, phase=phase, steps=steps))
+    return found
 
 
 def text_of(event: Event) -> str:

@@ -177,9 +177,11 @@ class Session:
 
     def unavailable(self) -> BrokerUnavailable:
         """The broker has not answered in time."""
+        code = self.core.refused
+        why = "" if code is None else f": it takes no session of this client ({Refusal(code).name.lower()})"
         return BrokerUnavailable(
             "SAGA-E301",
-            f"the broker at {self.endpoint} did not answer within {self.timeout_s:g} s",
+            f"the broker at {self.endpoint} did not answer within {self.timeout_s:g} s{why}",
             "is `sagacore broker` running, and is this its endpoint? What was started may have begun: "
             "start it again with the same key and input, or attach to it",
         )

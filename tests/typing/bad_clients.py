@@ -1,6 +1,6 @@
 """Calls of clients that a strict type checker must refuse: each ignored error must be there."""
 
-from sagacore import Client, Completed, Saga, SyncClient
+from sagacore import Client, Completed, Saga, Sandbox, SyncClient
 from tests.typing.shop import Created, Order, Parcel, charge, create
 
 saga = Saga("place-order", Order).then(create).then(charge)
@@ -26,3 +26,11 @@ async def asynchronously(client: Client) -> None:
 def synchronously(client: SyncClient) -> None:
     client.start(saga, Parcel(1.0))  # type: ignore[misc]
     client.start_many(saga, ["order-1"])  # type: ignore[misc]
+
+
+async def in_a_test(box: Sandbox) -> None:
+    await box.run(saga, Parcel(1.0))  # type: ignore[misc]
+    box.fail("charge", OSError("down"))  # type: ignore[arg-type]
+    box.fail(charge, "down")  # type: ignore[arg-type]
+    box.crash_before(charge, on="undo")  # type: ignore[arg-type]
+    takes(await box.run(saga, Order(1)))  # type: ignore[arg-type]

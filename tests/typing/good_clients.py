@@ -2,7 +2,7 @@
 
 from typing import Any, assert_type
 
-from sagacore import Client, Compensated, Completed, Ended, Handle, Saga, Status, SyncClient, SyncHandle
+from sagacore import Client, Compensated, Completed, Ended, Handle, Saga, Sandbox, Status, SyncClient, SyncHandle
 from tests.typing.shop import Charged, Order, charge, create
 
 saga = Saga("place-order", Order).then(create).then(charge)
@@ -24,3 +24,9 @@ def synchronously(client: SyncClient) -> None:
     handle = client.start(saga, Order(1))
     assert_type(handle, SyncHandle[Order, Charged])
     assert_type(handle.outcome(), Completed[Charged] | Compensated)
+
+
+async def in_a_test(box: Sandbox) -> None:
+    box.fail(charge, OSError("down"), times=2, on="compensation")
+    box.crash_after(create)
+    assert_type(await box.run(saga, Order(1), key="order-1"), Completed[Charged] | Compensated)

@@ -5,6 +5,7 @@
 //! (strict visibility). No clock, socket or file: time is an argument, frames and records are values.
 
 mod compaction;
+mod config;
 mod judge;
 mod recovery;
 mod requests;
@@ -12,32 +13,14 @@ mod subscribe;
 
 use std::collections::VecDeque;
 
-use sagacore_core::limits::{HEARTBEAT_MS, SESSIONS_MAX, STUCK_AFTER_MS_DEFAULT};
+use sagacore_core::limits::{HEARTBEAT_MS, SESSIONS_MAX};
 use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction, TransactionWriter, Transactions};
 
 use crate::delivery::{Fifo, Queues, answer};
-use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, Window, encode_cause};
+use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, encode_cause};
 use compaction::Compaction;
+pub use config::{Config, Room};
 pub use recovery::{Opened, Unreadable};
-
-/// Sagas that the broker aborts by itself go into one record up to this; what is left follows with the next tick.
-const ABORTS_BYTES: usize = 1 << 20;
-
-/// What an operator may choose.
-#[derive(Debug, Clone, Copy)]
-pub struct Config {
-    pub shard: u16,
-    pub outcomes: Window,
-    pub stuck_after_ms: u64,
-    /// Keys the hash of users' keys, where the log is new. Drawn at random by the host.
-    pub secret: [u8; 16],
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { shard: 0, outcomes: Window::default(), stuck_after_ms: STUCK_AFTER_MS_DEFAULT, secret: [0; 16] }
-    }
-}
 
 /// What is to be written to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +75,8 @@ pub struct Broker {
     queues: Queues,
     effects: VecDeque<(u64, Effect)>,
     batch: Vec<u8>,
+    /// Records that are closed and not yet handed out.
+    closed: VecDeque<Record>,
     next_lsn: u64,
     durable_lsn: u64,
     boot_epoch: u32,
@@ -117,13 +102,6 @@ pub struct Broker {
     spills: u64,
 }
 
-/// What the disk has left.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    pub free_bytes: u64,
-    pub segment_bytes: u64,
-}
-
 impl Broker {
     /// An empty broker: `replay` what the log says, then `open` it.
     pub fn new(config: Config) -> Self {
@@ -135,6 +113,7 @@ impl Broker {
             queues: Queues::default(),
             effects: VecDeque::new(),
             batch: Vec::new(),
+            closed: VecDeque::new(),
             next_lsn: 1,
             durable_lsn: 0,
             boot_epoch: 0,
@@ -183,6 +162,11 @@ impl Broker {
                 Err(broken) => return self.refuse_frame(identity, &broken.to_string()),
             };
             let Some(session) = self.session_for(identity, &transaction, time_ms) else { return };
+            // One frame may make more than a record holds.
+            if self.batch.len() >= self.config.record_bytes {
+                let record = self.close_record(time_ms);
+                self.closed.push_back(record);
+            }
             self.judge(session, &transaction, time_ms);
         }
     }
@@ -318,7 +302,7 @@ impl Broker {
     }
 
     fn tick_limits(&mut self, time_ms: u64) {
-        while self.batch.len() < ABORTS_BYTES {
+        while self.batch.len() < self.config.record_bytes {
             let Some(token) = self.over_limit.pop() else { return };
             let Some(found) = self.state.tokens.get(token) else { continue };
             let (saga, kind, step) = (found.saga, found.kind, found.position as u8);
@@ -338,7 +322,7 @@ impl Broker {
 
     fn tick_deadlines(&mut self, time_ms: u64) {
         for plan in 0..self.deadlines.len() {
-            while self.batch.len() < ABORTS_BYTES {
+            while self.batch.len() < self.config.record_bytes {
                 let sagas = &self.state.sagas;
                 let due = self.deadlines[plan].pop_due(time_ms, |saga| sagas.contains_key(saga));
                 let Some(saga) = due else { break };
@@ -380,6 +364,9 @@ impl Broker {
 
     /// The next record to write, if there is one. Call it until there is none.
     pub fn flush(&mut self, now_ms: u64) -> Option<Record> {
+        if let Some(record) = self.closed.pop_front() {
+            return Some(record);
+        }
         let time_ms = self.time_ms(now_ms);
         let lsn = self.lsn();
         for session in self.judged.drain(..) {
@@ -392,8 +379,12 @@ impl Broker {
             self.settle(time_ms);
             return copies;
         }
+        Some(self.close_record(time_ms))
+    }
+
+    fn close_record(&mut self, time_ms: u64) -> Record {
         let payload = std::mem::replace(&mut self.batch, Vec::with_capacity(64 * 1024));
-        Some(self.record(RecordKind::Transactions, time_ms, payload))
+        self.record(RecordKind::Transactions, time_ms, payload)
     }
 
     fn record(&mut self, kind: RecordKind, time_ms: u64, payload: Vec<u8>) -> Record {

@@ -187,11 +187,28 @@ impl Broker {
         let sequence = self.named(message).ok_or(UNKNOWN)?;
         let too_late = Refused(Refusal::TooLate, "it is deciding, compensating or ended");
         let saga = self.state.saga_by_sequence(sequence).filter(|&saga| self.state.may_abort(saga));
+        if saga.is_none() && self.was_cancelled(sequence) {
+            // Asked again, because the answer was lost.
+            self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
+            return Ok(());
+        }
         let saga = saga.ok_or(too_late)?;
         let reason = String::from_utf8_lossy(message.sections().get(Section::TEXT).unwrap_or_default()).into_owned();
         self.abort(saga, CauseCode::Cancelled, None, &reason, time_ms);
         self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
         Ok(())
+    }
+
+    /// Whether a saga that is compensated, now or in the end, was cancelled.
+    fn was_cancelled(&self, sequence: u64) -> bool {
+        let is_cancelled = |body: &[u8]| {
+            let code = section(body, Section::CAUSE).and_then(|cause| cause.get(1).copied());
+            code == Some(CauseCode::Cancelled.code())
+        };
+        match self.state.saga_by_sequence(sequence) {
+            Some(saga) => self.state.tokens_of(saga).any(|token| is_cancelled(&self.state.tokens[token].body)),
+            None => self.state.outcomes.get(sequence).is_some_and(|outcome| is_cancelled(&outcome.body)),
+        }
     }
 
     /// An operator retries, skips or resolves a step that is stuck (rule 7).
@@ -271,7 +288,7 @@ impl Broker {
         )
     }
 
-    /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps].
+    /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set].
     fn list_stuck(&self) -> Vec<u8> {
         let stuck: Vec<SagaRef> = self
             .state
@@ -286,11 +303,12 @@ impl Broker {
         for saga in stuck {
             let found = &self.state.sagas[saga];
             let phase = if found.phase == Phase::Undoing { "compensating" } else { "forward" };
-            let _ = rmp::encode::write_array_len(&mut out, 4);
+            let _ = rmp::encode::write_array_len(&mut out, 5);
             let _ = rmp::encode::write_str(&mut out, &found.id.to_string());
             let _ = rmp::encode::write_str(&mut out, &self.state.plan_of(saga).plan.name);
             let _ = rmp::encode::write_str(&mut out, phase);
             out.extend_from_slice(&self.step_names(saga));
+            let _ = rmp::encode::write_uint(&mut out, self.steps_now(saga));
         }
         out
     }

@@ -155,6 +155,17 @@ fn an_abort_counts_every_token_and_comes_once() {
 }
 
 #[test]
+fn a_cancel_is_accepted_again_if_it_was_accepted_before() {
+    let (mut world, plan) = world(&shop());
+    begin(&mut world, plan, "k");
+    for _ in 0..2 {
+        cancel(&mut world, "k");
+        assert!(world.take("client").iter().any(|got| got.kind() == Kind::Cancel));
+    }
+    assert_eq!(world.tokens("coordinator").len(), 1);
+}
+
+#[test]
 fn what_may_have_run_is_undone() {
     let (mut world, plan) = world(&shop());
     begin(&mut world, plan, "k");

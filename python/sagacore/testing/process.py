@@ -17,17 +17,23 @@ from sagacore._core import Worker
 from sagacore.errors import FenceError
 from sagacore.fences import RETENTION_MS_DEFAULT, SqliteFence
 from sagacore.fences.calls import Call, Stage, Verdict, Work, attempt, attempt_async, note_failure
+from sagacore.fences.rows import RowKey
 from sagacore.fences.sqlite import TransactionLost
 from sagacore.steps import Rejected, Step
-from sagacore.testing.script import Crash, Script, ScriptedHandler
+from sagacore.testing.script import Script, ScriptedHandler
 from sagacore.testing.wires import Clock
 
 CREDIT: Final = 2_048
 LEASE_MS: Final = 3_600_000
 """No matter: time stands still while a handler runs, and a dead process loses its leases by its silence."""
-KEEP_MS: Final = 1_000
+KEEP_MS: Final = 2_000
+"""With a step of the clock this is less than what the fence takes for an outage."""
 
 log = logging.getLogger("sagacore.sandbox")
+
+
+class _Crash(BaseException):
+    """The process dies in the midst of a transaction."""
 
 
 class SandboxFence(SqliteFence):
@@ -35,8 +41,9 @@ class SandboxFence(SqliteFence):
 
     _synchronous = "off"  # a power cut would lose something, and there is none here
 
-    def __init__(self, path: str, clock: Clock) -> None:
+    def __init__(self, path: str, clock: Clock, dies_before: Callable[[Call], bool]) -> None:
         super().__init__(path, retention_ms=RETENTION_MS_DEFAULT, clock=clock.read)
+        self._dies_before = dies_before
 
     def connect(self, service: str) -> None:
         """Open the database. Raises FenceError (SAGA-E604)."""
@@ -45,16 +52,19 @@ class SandboxFence(SqliteFence):
         except sqlite3.Error as error:
             raise self._cannot_commit(error) from error
 
-    def do(self, call: Call) -> None:
-        """Do for a call what its `stage` says. Raises FenceError (SAGA-E604), and Crash where a handler does."""
+    def do(self, call: Call) -> bool:
+        """Do for a call what its `stage` says. False: the process has died over it. Raises FenceError (SAGA-E604)."""
         try:
             try:
                 self.batch([call])
             except TransactionLost as lost:
                 if not self._refuse(call, lost):
                     self.batch([call])
+        except _Crash:
+            return False
         except sqlite3.Error as error:
             raise self._cannot_commit(error) from error
+        return True
 
     def pass_time(self) -> None:
         """Let the fence's clock run, and forget rows that have expired. Raises FenceError (SAGA-E604)."""
@@ -62,6 +72,11 @@ class SandboxFence(SqliteFence):
             self.forget()
         except sqlite3.Error as error:
             raise self._cannot_commit(error) from error
+
+    def _call(self, call: Call, key: RowKey) -> None:
+        if self._dies_before(call):
+            raise _Crash
+        super()._call(call, key)
 
     def _cannot_commit(self, error: sqlite3.Error) -> FenceError:
         return FenceError(
@@ -104,7 +119,7 @@ class SandboxProcess:
             [None if handler is None else ScriptedHandler(step, handler, script) for step, handler in both]
             for both in ([(step, step.implementation) for step in steps], [(step, step.undo) for step in steps])
         )
-        self._fence: Final = SandboxFence(path, clock)
+        self._fence: Final = SandboxFence(path, clock, lambda call: script.dies_before(_handler(call).place))
         self._clock: Final = clock
         self._script: Final = script
         self._died: Final = died
@@ -157,14 +172,13 @@ class SandboxProcess:
     def _ask(self, call: Call) -> None:
         """Ask the fence, which calls a transactional handler by itself; then go on."""
         try:
-            self._fence.do(call)
-        except Crash:
-            self._die()
-            return
+            lives = self._fence.do(call)
         except FenceError as error:
             self._failed(error)
             return
-        if call.stage is Stage.WHOLE and call.proposed is not None and self._dies_after(call):
+        was_called = call.stage is Stage.WHOLE and call.proposed is not None
+        if not lives or (was_called and self._script.dies_after(_handler(call).place)):
+            self._die()
             return
         if call.ended is not None:
             self._end(call)
@@ -176,16 +190,21 @@ class SandboxProcess:
 
     async def _run(self, call: Call) -> None:
         """Call an external handler."""
-        try:
-            await (attempt_async(call) if call.handler.is_async else asyncio.to_thread(attempt, call))
-        except Crash:
+        place = _handler(call).place
+        if self._script.dies_before(place):
             self._die()
             return
+        try:
+            await (attempt_async(call) if call.handler.is_async else asyncio.to_thread(attempt, call))
         except asyncio.CancelledError:
             if self._is_dead:
                 raise
             note_failure(call, RuntimeError("the handler cancelled itself"))
-        if not self._is_dead and not self._dies_after(call):
+        if self._is_dead:
+            return
+        if self._script.dies_after(place):
+            self._die()
+        else:
             self._ask(call)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -194,12 +213,6 @@ class SandboxProcess:
         if error is not None:
             self._failed(error)
         self._changed()
-
-    def _dies_after(self, call: Call) -> bool:
-        if not self._script.dies_after(_handler(call).place):
-            return False
-        self._die()
-        return True
 
     def _end(self, call: Call) -> None:
         assert call.ended is not None
@@ -213,6 +226,9 @@ class SandboxProcess:
     def _report(self, call: Call) -> None:
         error, place = call.error, _handler(call).place
         if error is None:
+            return
+        if not isinstance(error, Exception | SystemExit):
+            self._failed(error)  # whoever runs the test wants to stop it
             return
         self._script.note(place, error)
         if not isinstance(error, Rejected) and not self._script.asked_for(error):

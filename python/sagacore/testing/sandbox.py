@@ -16,6 +16,7 @@ from sagacore.codes import Kind
 from sagacore.errors import DefinitionError, OutcomeTimeout, UsageError
 from sagacore.identity import key_bytes
 from sagacore.outcomes import Compensated, Completed
+from sagacore.picture import counted
 from sagacore.saga import Saga
 from sagacore.steps import Step
 from sagacore.testing.process import SandboxProcess
@@ -275,16 +276,13 @@ class _World:
         titles = {step.title for step in saga.steps}
         for place, failures in self._script.failures.items():
             if place.title in titles:
-                last = failures.last
-                pending += (
-                    f"; {place.kind} of {place.title} failed {failures.count} times, the last time with "
-                    f"{type(last).__name__}: {last}"
-                )
+                last, times = failures.last, counted(failures.count, "time")
+                pending += f"; {place.kind} of {place.title} failed {times}, at last with {type(last).__name__}: {last}"
         return OutcomeTimeout(
             "SAGA-E602",
             f"saga {saga.name!r} has not ended within {within_s:g} s of the sandbox's time{pending}",
-            "compensations, and steps past the pivot, are tried until they succeed: give fail(...) a times=, or let the "
-            "saga have more time with within=",
+            "compensations, and steps past the pivot, are tried until they succeed: give fail(...) a times=, or give "
+            "the saga more time with within=",
         )
 
     def _path(self, service: str) -> str:

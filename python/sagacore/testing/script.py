@@ -19,10 +19,6 @@ class Place(NamedTuple):
     kind: CallKind
 
 
-class Crash(BaseException):
-    """The process dies here. No handler's `except Exception` holds it up."""
-
-
 @dataclass
 class _Rule:
     error: Exception
@@ -34,7 +30,7 @@ class Failures:
     """What a handler has raised since the sandbox was opened: how often, and the last of it."""
 
     count: int
-    last: Exception
+    last: BaseException
 
 
 class Script:
@@ -62,9 +58,7 @@ class Script:
         self._after[place] += 1
 
     def begin(self, place: Place, step_name: str) -> None:
-        """A handler is about to be called. Raises Crash, or the error that the test wants."""
-        if _take(self._before, place):
-            raise Crash
+        """A handler is called. Raises the error that the test wants."""
         self.calls.append((step_name, place.kind))
         rules = self._rules[place]
         while rules and rules[0].times == 0:
@@ -75,16 +69,20 @@ class Script:
                 rule.times -= 1
             raise rule.error
 
+    def dies_before(self, place: Place) -> bool:
+        """A handler is about to be called: whether the process dies now."""
+        return _take(self._before, place)
+
     def dies_after(self, place: Place) -> bool:
         """A handler has run, and where it is transactional its effect is committed: whether the process dies now."""
         return _take(self._after, place)
 
-    def note(self, place: Place, error: Exception) -> None:
+    def note(self, place: Place, error: BaseException) -> None:
         """Remember what a handler raised."""
         count = self.failures[place].count if place in self.failures else 0
         self.failures[place] = Failures(count + 1, error)
 
-    def asked_for(self, error: Exception) -> bool:
+    def asked_for(self, error: BaseException) -> bool:
         """Whether the test itself has raised this."""
         return any(rule.error is error for rules in self._rules.values() for rule in rules)
 
@@ -98,7 +96,7 @@ class ScriptedHandler(Handler):
         self._script: Final = script
 
     def start(self, work: Work, db: Any = None) -> Any:
-        """Call the function, or raise what the script says. Raises Crash too."""
+        """Call the function, or raise what the script says."""
         if self.is_async:
             return self._awaited(work)
         self._script.begin(self.place, self.step_name)

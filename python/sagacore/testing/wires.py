@@ -13,8 +13,8 @@ from sagacore.transport import PeerCore
 STEP_MS_MIN: Final = 10
 STEP_MS_MAX: Final = 2_000
 """Peers and broker hear from each other after every step: a longer one would look like an outage."""
-IDLE_SHARE: Final = 20
-"""The longer nothing has happened, the longer the steps: what falls due unforeseen is late by a twentieth at most."""
+IDLE_SHARE: Final = 10
+"""The longer nothing has happened, the longer the steps: what falls due unforeseen is late by a tenth at most."""
 
 
 class Clock:

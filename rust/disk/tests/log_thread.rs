@@ -145,6 +145,8 @@ fn under_load_commits_keep_their_distance_and_alone_there_is_none() {
 fn a_failed_sync_stops_the_log_and_wakes_the_loop() {
     let directory = Directory::new();
     let (disk, mut log) = start(&directory, config(SMALL), at_once());
+    // Then nothing but commits syncs.
+    wait_until(|| directory.segments() == 2);
     let lsn = append(&mut log, b"before");
     wait_for(&log, lsn);
     log.acknowledge();
@@ -165,7 +167,7 @@ fn a_failed_sync_stops_the_log_and_wakes_the_loop() {
 fn a_full_disk_is_said_and_got_over() {
     let directory = Directory::new();
     let (disk, mut log) = start(&directory, config(SMALL), at_once());
-    wait_until(|| log.segments().len() == 1 && directory.names().len() == 2);
+    wait_until(|| directory.segments() == 2);
     disk.faults.is_full.store(true, Ordering::Relaxed);
     // Into the second segment; the third cannot be made.
     for _ in 0..80 {
@@ -190,7 +192,7 @@ fn a_full_disk_is_said_and_got_over() {
 fn without_any_room_the_log_stops() {
     let directory = Directory::new();
     let (disk, mut log) = start(&directory, config(SMALL), at_once());
-    wait_until(|| directory.names().len() == 2);
+    wait_until(|| directory.segments() == 2);
     disk.faults.is_full.store(true, Ordering::Relaxed);
     let mut refused = None;
     wait_until(|| {
@@ -290,7 +292,7 @@ fn the_written_only_log_does_not_sync() {
     let directory = Directory::new();
     let settings = Config { durability: Durability::Os, ..config(1 << 20) };
     let (disk, mut log) = start(&directory, settings, ThreadOptions::default());
-    wait_until(|| directory.names().len() == 2 && directory.names().iter().all(|name| name.ends_with(".seg")));
+    wait_until(|| directory.segments() == 2);
     let before = disk.faults.syncs.load(Ordering::Relaxed);
     for _ in 0..100 {
         let lsn = append(&mut log, b"written");

@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyList};
 use sagacore_broker::log::{
     Config as LogConfig, Disk, Durability, Entry, FrameType, LogError as Refused, Writer, recover,
 };
+use sagacore_core::limits::{MESSAGE_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use sagacore_broker::{Broker as Core, Config, Opened, Record, RecordKind, Room, Window};
 use sagacore_disk::{FileDisk, LogThread, ThreadOptions};
 
@@ -22,8 +23,12 @@ create_exception!(
     "A log that cannot be opened: `name: what is wrong`, and a hint."
 );
 
-/// A record of this size is handed to the log at once, so that none outgrows a segment.
-const RECORD_BYTES: usize = 1 << 20;
+/// A record of this size is handed to the log at once.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+/// A record that is not full must have room for one more transaction, and what the broker adds of its own.
+const RECORD_ROOM_BYTES: usize = TRANSACTION_BYTES_MAX + MESSAGE_BYTES_MAX;
+/// The smallest segment of a broker: one that holds such a record.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// How often the disk's room and the log's segments are looked at, in broker milliseconds.
 const LOOK_MS: u64 = 500;
 
@@ -45,6 +50,7 @@ impl Log {
 
 struct Inner {
     core: Core,
+    record_bytes: usize,
     log: Option<Log>,
     looked_ms: u64,
     frames: Vec<(Box<[u8]>, Vec<u8>)>,
@@ -219,14 +225,21 @@ impl Broker {
             other => return Err(PyValueError::new_err(format!("durability: {other:?} is not sync, os or memory"))),
         };
         let window = Window { count: outcomes_max, age_ms: outcomes_ms, ..Window::default() };
-        let core = Core::new(Config { shard, outcomes: window, stuck_after_ms, secret });
-        let mut inner = Inner { core, log: None, looked_ms: 0, frames: Vec::new() };
+        if segment_bytes < SEGMENT_BYTES_MIN {
+            return Err(PyValueError::new_err(format!(
+                "segment_bytes: {segment_bytes} is less than {SEGMENT_BYTES_MIN}"
+            )));
+        }
+        let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
+        let log_config =
+            LogConfig { segment_bytes, durability: durability.unwrap_or(Durability::Os), nonce };
+        let record_bytes = RECORD_BYTES_MAX.min(log_config.payload_bytes_max() - RECORD_ROOM_BYTES);
+        let core = Core::new(Config { shard, outcomes: window, stuck_after_ms, record_bytes, secret });
+        let mut inner = Inner { core, record_bytes, log: None, looked_ms: 0, frames: Vec::new() };
         let recovered = match (directory, durability) {
-            (Some(directory), Some(durability)) => {
-                let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
-                let config = LogConfig { segment_bytes, durability, nonce };
+            (Some(directory), Some(_)) => {
                 let options = ThreadOptions { sync_interval_us, ..ThreadOptions::default() };
-                py.detach(|| inner.open_log(&directory, config, options, now_ms))?
+                py.detach(|| inner.open_log(&directory, log_config, options, now_ms))?
             }
             _ => inner.open_in_memory(now_ms),
         };
@@ -256,7 +269,7 @@ impl Broker {
             let inner = &mut *self.lock();
             for (identity, frame) in bytes {
                 inner.core.receive(identity, frame, now_ms);
-                if inner.core.record_bytes() >= RECORD_BYTES {
+                if inner.core.record_bytes() >= inner.record_bytes {
                     inner.flush(now_ms);
                 }
             }

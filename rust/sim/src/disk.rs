@@ -28,6 +28,11 @@ struct State {
     /// Bytes that all files together may have.
     capacity: Option<u64>,
     fails_next_sync: bool,
+    /// Every fourth sync does nothing and says that it did.
+    skips_syncs: bool,
+    /// Names are never synced.
+    skips_names: bool,
+    syncs: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -106,9 +111,11 @@ impl File {
 }
 
 impl SimDisk {
-    /// Another disk with the same state.
+    /// Another disk with the same files, of which nothing fails.
     pub fn copy(&self) -> Self {
-        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+        let mut state = self.0.borrow().clone();
+        (state.fuse, state.capacity, state.fails_next_sync) = (None, None, false);
+        Self(Rc::new(RefCell::new(state)))
     }
 
     /// The power is cut and comes back.
@@ -140,6 +147,12 @@ impl SimDisk {
     pub fn set_room(&self, bytes: Option<u64>) {
         let mut state = self.0.borrow_mut();
         state.capacity = bytes.map(|bytes| state.used() + bytes);
+    }
+
+    /// From now on it does not do all that it says.
+    pub fn set_lies(&self, skips_syncs: bool, skips_names: bool) {
+        let mut state = self.0.borrow_mut();
+        (state.skips_syncs, state.skips_names) = (skips_syncs, skips_names);
     }
 
     pub fn fail_next_sync(&self) {
@@ -252,6 +265,10 @@ impl Disk for SimDisk {
     fn sync(&self, file: &usize) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
         state.change()?;
+        state.syncs += 1;
+        if state.skips_syncs && state.syncs.is_multiple_of(4) {
+            return Ok(());
+        }
         let fails = std::mem::take(&mut state.fails_next_sync);
         state.files[*file].sync(!fails);
         if fails { Err(DiskError::Failed("input/output error".to_owned())) } else { Ok(()) }
@@ -287,8 +304,10 @@ impl Disk for SimDisk {
     fn sync_directory(&self) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
         state.change()?;
-        state.durable_names = state.names.clone();
-        state.changes.clear();
+        if !state.skips_names {
+            state.durable_names = state.names.clone();
+            state.changes.clear();
+        }
         Ok(())
     }
 

@@ -126,11 +126,11 @@ impl Log {
         if let Some(lsn) = release {
             writer.release_before(lsn)?;
         }
-        self.stated_lsn = self.durable_lsn;
-        self.durable_lsn = writer.commit()?;
+        let durable_lsn = writer.commit()?;
+        self.stated_lsn = std::mem::replace(&mut self.durable_lsn, durable_lsn);
         if self.queue.is_empty() && random.chance(2_000) {
+            // Not synced: a crash may take it, so nothing relies on it.
             writer.mark()?;
-            self.stated_lsn = self.durable_lsn;
         }
         if random.coin() && !writer.prepare_ahead()? {
             writer.set_full();
@@ -160,9 +160,10 @@ impl Log {
         self.disk.crash(random);
     }
 
-    /// Bytes that the disk has left, as the broker is told.
-    pub fn is_full(&self) -> bool {
-        self.writer.as_ref().is_some_and(Writer::is_full)
+    /// Whether the disk has no space for another segment. That is tried again now.
+    pub fn is_full(&mut self) -> bool {
+        let Some(writer) = self.writer.as_mut().filter(|writer| writer.is_full()) else { return false };
+        !writer.prepare_ahead().unwrap_or(false)
     }
 
     pub fn first_lsns(&self) -> Vec<u64> {

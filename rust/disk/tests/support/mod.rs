@@ -31,6 +31,11 @@ impl Directory {
         let entries = std::fs::read_dir(&self.path).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
+
+    /// How many segments are in use or ready.
+    pub fn segments(&self) -> usize {
+        self.names().iter().filter(|name| name.ends_with(".seg")).count()
+    }
 }
 
 impl Drop for Directory {

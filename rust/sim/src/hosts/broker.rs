@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use sagacore_broker::broker::{Opened, Room};
-use sagacore_broker::log::{Disk, LogError};
+use sagacore_broker::log::{Disk, DiskError, LogError};
 use sagacore_broker::{Broker, Config, RecordKind};
 
 use crate::checks::digest;
@@ -50,6 +50,7 @@ impl BrokerHost {
 
     /// Reads the log and begins to serve. False if the log does not start.
     pub fn start(&mut self, env: &mut Env) -> bool {
+        self.log.disk.set_lies(env.has(Mutation::SyncSkipped), env.has(Mutation::DirectoryNotSynced));
         let (last_lsn, durable_lsn) = (self.log.last_lsn, self.log.durable_lsn);
         let found = match self.log.open() {
             Ok(found) => found,
@@ -90,13 +91,13 @@ impl BrokerHost {
         true
     }
 
-    /// The log does not start. Only a disk without space may be the reason.
+    /// The log does not start. Only the disk may be the reason.
     fn refuse(&mut self, env: &mut Env, error: &LogError) {
-        let is_full = self.log.disk.free_bytes().is_ok_and(|bytes| bytes < 1 << 20);
-        if !is_full {
-            env.violate("I9", format!("the log does not start: {error}"));
+        match error {
+            LogError::NoRoom | LogError::Disk { error: DiskError::Full, .. } => env.reach(Situation::NoSpaceToStart),
+            LogError::Disk { .. } => env.reach(Situation::SyncFailed),
+            _ => env.violate("I9", format!("the log does not start: {error}")),
         }
-        env.reach(Situation::NoSpaceToStart);
         env.after(100_000, Event::Restart { process: 0 });
     }
 
@@ -179,7 +180,8 @@ impl BrokerHost {
                     let stated_lsn = self.log.stated_lsn;
                     env.violate("I9", format!("with a bit turned, the log ends at {read_lsn}, not at {stated_lsn}"));
                 }
-                for frame in found.frames.iter().filter(|frame| frame.lsn <= env.checks.history.lsn()) {
+                let durable_lsn = env.checks.history.lsn();
+                for frame in found.frames.iter().filter(|frame| frame.lsn <= durable_lsn) {
                     let same = env.checks.history.is_same(frame.kind, frame.lsn, &frame.payload);
                     env.checks.judge(&mut env.trace, same);
                 }

@@ -221,6 +221,9 @@ impl ClientHost {
                 self.again_later(env, index, told.correlation);
             }
             (Asked::Outcome(index), Kind::Refused) => {
+                if refusal == Some(Refusal::Full) {
+                    env.reach(Situation::StartRefusedFull);
+                }
                 if !matches!(refusal, Some(Refusal::Full | Refusal::Unknown | Refusal::NoPlan)) {
                     env.violate("rule 9", format!("a START is refused: {refusal:?}"));
                 }

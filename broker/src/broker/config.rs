@@ -1,0 +1,39 @@
+//! What an operator and the host may choose, and what the host tells of the disk.
+
+use sagacore_core::limits::STUCK_AFTER_MS_DEFAULT;
+
+use crate::state::Window;
+
+/// A record of this size is closed, unless the host says otherwise.
+const RECORD_BYTES_DEFAULT: usize = 1 << 20;
+
+/// What an operator may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    pub shard: u16,
+    pub outcomes: Window,
+    pub stuck_after_ms: u64,
+    /// Nothing is added to a record that has as many bytes. With one more transaction it must still fit into the log.
+    pub record_bytes: usize,
+    /// Keys the hash of users' keys, where the log is new. Drawn at random by the host.
+    pub secret: [u8; 16],
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            outcomes: Window::default(),
+            stuck_after_ms: STUCK_AFTER_MS_DEFAULT,
+            record_bytes: RECORD_BYTES_DEFAULT,
+            secret: [0; 16],
+        }
+    }
+}
+
+/// What the disk has left.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub free_bytes: u64,
+    pub segment_bytes: u64,
+}
