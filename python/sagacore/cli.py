@@ -46,7 +46,7 @@ def broker(
     endpoint: Endpoint = ENDPOINT,
     data: Path | None = None,
     durability: Literal["sync", "os", "memory"] = "sync",
-    segment_bytes: int = 256 << 20,
+    segment_bytes: int = 64 << 20,
     sync_interval_us: int = 1_000,
     stuck_after_ms: int = 60_000,
     outcomes_max: int = 1 << 20,
@@ -216,7 +216,12 @@ def resolve(
     """
     import msgspec
 
-    value = msgspec.msgpack.encode(msgspec.json.decode(result)) if result else b""
+    try:
+        value = msgspec.msgpack.encode(msgspec.json.decode(result)) if result else b""
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            "SAGA-E111", f"the result is no JSON: {error}", """quote it: --result '{"id": 7}'"""
+        ) from error
     _ask(endpoint, lambda client: client.resolve(id, step, action, reason=reason, result=value))
     print("resolved")
     return 0
@@ -264,11 +269,11 @@ def verify(data: Path, /) -> int:
         The broker's folder.
 
     """
-    from sagacore import _core
+    from sagacore.processes import log_tools
 
-    verdict, reason, numbers = _core.log_verify(str(data))
-    print(json.dumps({"verdict": verdict, "reason": reason, **dict(numbers)}, indent=2))
-    return 1 if verdict == "refused" else 0
+    found = log_tools.verify(data)
+    print(json.dumps(found, indent=2))
+    return 1 if found["verdict"] == "refused" else 0
 
 
 @log_app.command
@@ -281,9 +286,9 @@ def repair(data: Path, /) -> int:
         The broker's folder.
 
     """
-    from sagacore import _core
+    from sagacore.processes import log_tools
 
-    print(_core.log_repair(str(data)) or "nothing to repair: the broker can start as it is")
+    print(log_tools.repair(data) or "nothing to repair: the broker can start as it is")
     return 0
 
 

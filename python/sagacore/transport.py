@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket as socketlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
@@ -23,6 +24,7 @@ TICK_S: Final = 0.05
 HANDSHAKE_MS: Final = 2_000
 RECONNECT_MS: Final = 50
 RECONNECT_MAX_MS: Final = 500
+PORT_MAX: Final = 65_535
 QUEUED_FRAMES_MAX: Final = 4_096
 """Frames that ZeroMQ keeps for one peer, each way. What they carry is bounded by credit."""
 
@@ -108,10 +110,14 @@ class Link:
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         try:
+            _check_port(self.endpoint)
             socket.connect(self.endpoint)
+        except UsageError:
+            socket.close(0)
+            raise
         except zmq.ZMQError as error:
             socket.close(0)
-            raise _bad_endpoint(self.endpoint, error) from error
+            raise _bad_endpoint(self.endpoint, error.strerror) from error
         self._socket = socket
         self._descriptor = int(socket.getsockopt(zmq.FD))
         assert self._loop is not None
@@ -176,10 +182,13 @@ class Hub:
         _set_limits(self._socket)
         # Without it a frame for a peer that is gone or takes nothing is dropped in silence.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        _check_port(self.endpoint)
+        if _is_listened_to(self.endpoint):  # to bind would take the socket's file away from its owner
+            raise _bad_endpoint(self.endpoint, "another process listens there")
         try:
             self._socket.bind(self.endpoint)
         except zmq.ZMQError as error:
-            raise _bad_endpoint(self.endpoint, error) from error
+            raise _bad_endpoint(self.endpoint, error.strerror) from error
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._drain)
@@ -238,10 +247,29 @@ def _set_limits(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
 
 
-def _bad_endpoint(endpoint: str, error: zmq.ZMQError) -> UsageError:
+def _check_port(endpoint: str) -> None:
+    """ZeroMQ takes a port modulo 65,536."""
+    port = endpoint.rpartition(":")[2]
+    if endpoint.startswith("tcp://") and port.isdecimal() and int(port) > PORT_MAX:
+        raise _bad_endpoint(endpoint, f"there is no port {port}")
+
+
+def _is_listened_to(endpoint: str) -> bool:
+    scheme, _, path = endpoint.partition("://")
+    if scheme != "ipc":
+        return False
+    with socketlib.socket(socketlib.AF_UNIX, socketlib.SOCK_STREAM) as probe:
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except (OSError, ValueError):
+            return False
+    return True
+
+
+def _bad_endpoint(endpoint: str, why: str | None) -> UsageError:
     return UsageError(
         "SAGA-E505",
-        f"cannot use the endpoint {endpoint!r}: {error.strerror}",
+        f"cannot use the endpoint {endpoint!r}: {why}",
         "an endpoint looks like ipc:///run/sagacore.sock or tcp://127.0.0.1:7700; for ipc the folder must exist, "
         "the path be short (107 bytes) and no other process have it",
     )

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,8 +12,6 @@ from sagacore import (
     Compensated,
     Completed,
     Context,
-    DefinitionError,
-    FenceError,
     KeyConflict,
     OutcomeTimeout,
     PayloadError,
@@ -26,8 +22,6 @@ from sagacore import (
     Service,
     UsageError,
 )
-from sagacore.fences import sqlite as sqlite_fence
-from sagacore.testing import wires
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -188,17 +182,18 @@ def test_retries_take_no_real_time() -> None:
 
 
 def test_a_deadline_takes_no_real_time() -> None:
+    hasty = Saga("hasty", Order, deadline=28.765).then(create).then(charge).then(reserve).then(schedule, pivot=True)
+
     async def test(box: Sandbox) -> None:
         box.fail(charge, OSError("gateway down"))
         began_s = time.perf_counter()
-        outcome = await box.run(chain, ORDER)
+        outcome = await box.run(hasty, ORDER)
         assert time.perf_counter() - began_s < 1
-        assert isinstance(outcome, Compensated)
-        assert outcome.cause == "deadline"
-        assert box.elapsed_s == 30
+        assert outcome == Compensated(None, "the deadline passed", "deadline")
+        assert box.elapsed_s == 28.765
         assert box.calls[-1] == ("create", "compensation")
 
-    play(test)
+    play(test, hasty)
 
 
 def test_failures_come_in_turn_and_a_later_one_ends_an_endless_one() -> None:
@@ -230,7 +225,7 @@ def test_a_crash_before_a_transactional_step_loses_nothing() -> None:
         assert await box.run(chain, ORDER) == DONE
         assert box.calls.count(("reserve", "action")) == 1
         assert reserved(box) == [4]
-        assert box.elapsed_s < 1, "a dead process is noticed"
+        assert 0 < box.elapsed_s < 1, "a dead process is noticed, by its silence"
 
     play(test)
 
@@ -322,7 +317,7 @@ def test_a_key_names_one_saga() -> None:
         with pytest.raises(UsageError, match="SAGA-E307"):
             await box.run(chain, ORDER, key="")
         with pytest.raises(PayloadError, match="SAGA-E202"):
-            await box.run(chain, {"number": 4})  # type: ignore[arg-type]
+            await box.run(chain, {"number": 4})  # type: ignore[misc]
         assert await box.run(chain, ORDER) == Completed(Parcel(6)), "without a key it is another one"
 
     play(test)
@@ -355,21 +350,21 @@ def test_a_saga_that_needs_longer_goes_on() -> None:
     play(test)
 
 
-def test_a_day_is_a_moment() -> None:
+def test_hours_are_a_moment() -> None:
     courier = Service("courier")
 
     @courier.action(compensation=False, retry=Retry(tries=1_000, first_ms=600_000, last_ms=600_000))
     def fetch(order: Order) -> Parcel:
         return Parcel(1)
 
-    patient = Saga("patient", Order, deadline=86_400).then(create).then(fetch)
+    patient = Saga("patient", Order, deadline=21_600).then(create).then(fetch)
 
     async def main() -> None:
         async with Sandbox(patient) as box:
             box.fail(fetch, OSError("nobody there"))
             assert await box.run(patient, ORDER) == Compensated(None, "the deadline passed", "deadline")
-            assert box.elapsed_s == 86_400
-            assert box.calls.count(("fetch", "action")) == 144
+            assert box.elapsed_s == 21_600
+            assert box.calls.count(("fetch", "action")) == 36
 
     asyncio.run(main())
 
@@ -427,78 +422,6 @@ def test_who_wants_to_stop_the_test_does() -> None:
     play(test)
 
 
-def test_a_step_without_an_action_or_a_compensation_is_refused() -> None:
-    service = Service("elsewhere")
-    pick = service.step("pick", input=Order, output=Parcel)
-    with pytest.raises(DefinitionError, match=r"SAGA-E601 step 'elsewhere.pick' has no action"):
-        Sandbox(Saga("pick", Order).then(pick))
-
-    @pick.action
-    def _(order: Order) -> Parcel:
-        return Parcel(1)
-
-    # Past the pivot a saga does not need it; the contract promises it to others.
-    with pytest.raises(DefinitionError, match=r"SAGA-E601 step 'elsewhere.pick' has no compensation"):
-        Sandbox(Saga("pick", Order).then(create).then(pick, pivot=True))
-
-
-def test_two_steps_of_one_title_are_refused() -> None:
-    twin = Service("shipping")
-
-    @twin.action(name="schedule", compensation=False)
-    def other(order: Order) -> Parcel:
-        return Parcel(1)
-
-    with pytest.raises(DefinitionError, match="SAGA-E109"):
-        Sandbox(chain, Saga("other", Order).then(other))
-
-
-def test_only_what_is_in_the_sandbox_can_be_asked_for() -> None:
-    other = Service("other").step("step", input=Order, output=None)
-
-    async def test(box: Sandbox) -> None:
-        for call in (lambda: box.db("nobody"), lambda: box.fail(other, OSError()), lambda: box.crash_after(other)):
-            with pytest.raises(UsageError, match="SAGA-E603"):
-                call()
-        with pytest.raises(UsageError, match="SAGA-E603"):
-            await box.run(diamond, ORDER)
-        with pytest.raises(UsageError, match="SAGA-E111"):
-            box.fail(charge, OSError(), times=0)
-
-    play(test, chain)
-
-
-def test_a_sandbox_is_used_within_its_block() -> None:
-    async def main() -> None:
-        box = Sandbox(chain)
-        box.fail(create, Rejected("closed"), times=1)  # may be said before
-        async with box:
-            assert await box.run(chain, ORDER) == Compensated("create", "closed")
-            with pytest.raises(UsageError, match="SAGA-E603"):
-                await box.__aenter__()
-            folder = Path(box.db("orders").execute("pragma database_list").fetchone()[2]).parent
-            assert folder.exists()
-        assert not folder.exists()
-        with pytest.raises(UsageError, match="SAGA-E603"):
-            await box.run(chain, ORDER)
-
-    asyncio.run(main())
-    with pytest.raises(UsageError, match="SAGA-E603"):
-        Sandbox()
-
-
-def test_a_transaction_of_the_tests_own_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_fence, "BUSY_TIMEOUT_S", 0.05)
-
-    async def test(box: Sandbox) -> None:
-        box.db("inventory").execute("begin immediate")
-        with pytest.raises(FenceError, match=r"SAGA-E604 .*inventory.db cannot commit: database is locked") as caught:
-            await box.run(chain, ORDER)
-        assert isinstance(caught.value.__cause__, sqlite3.Error)
-
-    play(test)
-
-
 def test_handlers_that_run_at_the_end_are_cancelled() -> None:
     ended: list[str] = []
 
@@ -516,21 +439,3 @@ def test_handlers_that_run_at_the_end_are_cancelled() -> None:
 
     play(test)
     assert ended == ["cancelled"]
-
-
-def test_the_clock_steps_to_what_is_due() -> None:
-    clock = wires.Clock()
-    began_ms = clock.now_ms
-    for delay_ms in (7_013, 25, 7_013):
-        clock.due_in(delay_ms)
-    seen = []
-    while clock.now_ms < began_ms + 600_000:
-        before_ms = clock.now_ms
-        clock.step(began_ms + 600_000)
-        assert 0 < clock.now_ms - before_ms <= wires.STEP_MS_MAX
-        seen.append(clock.now_ms - began_ms)
-    assert {25, 7_013, 600_000} <= set(seen)
-    assert len(seen) < 1_000
-    clock.touch()
-    clock.step(clock.now_ms + 600_000)
-    assert clock.now_ms - began_ms == 600_000 + wires.STEP_MS_MIN

@@ -32,8 +32,9 @@ use sagacore_core::limits::FRAME_BYTES_MAX;
 
 /// A sector: what a disk writes as a whole. A synced one is not written again.
 pub const SECTOR_BYTES: u64 = 512;
-/// The size of a segment, unless its setting says otherwise.
-pub const SEGMENT_BYTES_DEFAULT: u64 = 256 << 20;
+/// The size of a segment, unless its setting says otherwise. A start scans the last one and the one made ready: with
+/// 256 MiB that alone took half a second.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// The smallest segment.
 pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 /// The largest segment.

@@ -12,12 +12,16 @@ from typing import Final, Literal
 
 from sagacore._core import Broker as BrokerCore
 from sagacore._core import LogError
-from sagacore.errors import LogRefused
+from sagacore.processes.log_tools import log_refused
 from sagacore.processes.run import run
+from sagacore.processes.settings import check_range
 from sagacore.transport import Hub, now_ms
 
 TICK_S: Final = 0.01
 TICK_AT_LEAST_S: Final = 0.1
+SEGMENT_BYTES_MIN: Final = 1 << 20
+"""The largest transaction must fit, with what was gathered before it."""
+SEGMENT_BYTES_MAX: Final = 4 << 30
 log = logging.getLogger("sagacore.broker")
 
 
@@ -30,13 +34,20 @@ class BrokerOptions:
     """Folder of the log; without it, or with durability "memory", nothing is kept."""
     durability: Literal["sync", "os", "memory"] = "sync"
     """When a transaction counts as durable: synced to the disk, written to the system, or at once."""
-    segment_bytes: int = 256 << 20
+    segment_bytes: int = 64 << 20
     sync_interval_us: int = 1_000
     """Under load, syncs begin at least so far apart; alone, at once."""
     stuck_after_ms: int = 60_000
     outcomes_max: int = 1 << 20
     outcomes_ms: int = 600_000
     shard: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError (SAGA-E111) for what makes no sense."""
+        check_range("segment-bytes", self.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        check_range("sync-interval-us", self.sync_interval_us, 0, 1_000_000)
+        for name in ("stuck_after_ms", "outcomes_max", "outcomes_ms"):
+            check_range(name.replace("_", "-"), getattr(self, name), 0, 1 << 62)
 
 
 class Broker:
@@ -73,11 +84,7 @@ class Broker:
                 now_ms=started_ms,
             )
         except LogError as error:
-            raise LogRefused(
-                "SAGA-E504",
-                str(error),
-                "sagacore log verify shows where; a log that another broker holds is free when that one has ended",
-            ) from error
+            raise log_refused(error) from error
         self._core = core
         self._hub.open()
         if core.fileno() >= 0:

@@ -12,9 +12,13 @@ from typing import Final
 
 from sagacore._core import Coordinator as CoordinatorCore
 from sagacore.processes.run import run
+from sagacore.processes.settings import check_range
 from sagacore.transport import Link
 
 REPORT_S: Final = 0.5
+SLOTS_MIN: Final = 16
+SLOTS_MAX: Final = 1 << 26
+CREDIT_MAX: Final = 65_536
 log = logging.getLogger("sagacore.coordinator")
 
 
@@ -27,6 +31,11 @@ class CoordinatorOptions:
     """Slots of 64 bytes in its table, taken once: a power of two. A full table spills, it never refuses."""
     credit: int = 8_192
     """Messages that it may hold unanswered."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError (SAGA-E111) for what makes no sense."""
+        check_range("slots", self.slots, SLOTS_MIN, SLOTS_MAX)
+        check_range("credit", self.credit, 1, CREDIT_MAX)
 
 
 class Coordinator:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import TypeVar
 
-from sagacore.errors import UsageError
+from sagacore.errors import SagacoreError, UsageError
 
 T = TypeVar("T")
 
@@ -18,21 +19,35 @@ def load(target: str, kind: type[T]) -> T:
     Raises UsageError (SAGA-E503) where there is none.
     """
     module_name, colon, name = target.partition(":")
-    if not colon or not module_name or not name:
+    if not colon or not module_name or not name or module_name.startswith("."):
         raise _not_there(target, kind, "it is not of the form module:object")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
+    except SagacoreError:
+        raise
     except ModuleNotFoundError as error:
         if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
+            raise _broken(target, error) from error  # the module is there, and what it imports is not
         raise _not_there(target, kind, f"there is no module {module_name!r}") from error
+    except Exception as error:
+        raise _broken(target, error) from error
     found = getattr(module, name, None)
     if not isinstance(found, kind):
         raise _not_there(target, kind, f"the module has no {kind.__name__} named {name!r}")
     return found
+
+
+def _broken(target: str, error: Exception) -> UsageError:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return UsageError(
+        "SAGA-E503",
+        f"cannot load {target!r}: importing its module raised {type(error).__name__}{where}: {error}",
+        "a module must import without an error: try `python -c 'import ...'` in the same folder",
+    )
 
 
 def _not_there(target: str, kind: type[object], why: str) -> UsageError:

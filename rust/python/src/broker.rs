@@ -12,8 +12,8 @@ use pyo3::types::{PyBytes, PyList};
 use sagacore_broker::log::{
     Config as LogConfig, Disk, Durability, Entry, FrameType, LogError as Refused, Writer, recover,
 };
-use sagacore_core::limits::{MESSAGE_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use sagacore_broker::{Broker as Core, Config, Opened, Record, RecordKind, Room, Window};
+use sagacore_core::limits::{MESSAGE_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use sagacore_disk::{FileDisk, LogThread, ThreadOptions};
 
 create_exception!(
@@ -231,8 +231,7 @@ impl Broker {
             )));
         }
         let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
-        let log_config =
-            LogConfig { segment_bytes, durability: durability.unwrap_or(Durability::Os), nonce };
+        let log_config = LogConfig { segment_bytes, durability: durability.unwrap_or(Durability::Os), nonce };
         let record_bytes = RECORD_BYTES_MAX.min(log_config.payload_bytes_max() - RECORD_ROOM_BYTES);
         let core = Core::new(Config { shard, outcomes: window, stuck_after_ms, record_bytes, secret });
         let mut inner = Inner { core, record_bytes, log: None, looked_ms: 0, frames: Vec::new() };

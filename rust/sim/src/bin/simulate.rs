@@ -1,11 +1,12 @@
-//! Runs seeds: `--seeds N [--from S] [--json]` runs many, `--seed S` replays one and tells its story.
+//! Runs seeds: `--seeds N [--from S] [--json]` runs many, `--seed S` replays one and tells its story. `--mutation NAME`
+//! breaks a rule on purpose: then the seeds must fail.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sagacore_sim::{Fault, Options, Report, Situations, run};
+use sagacore_sim::{Fault, Mutation, Options, Report, Situations, run};
 
 /// Every so many seeds, one runs twice and must do the same.
 const TWICE_EVERY: u64 = 100;
@@ -15,10 +16,11 @@ struct Arguments {
     seeds: u64,
     from: u64,
     is_json: bool,
+    mutation: Option<Mutation>,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seed: None, seeds: 100, from: 0, is_json: false };
+    let mut found = Arguments { seed: None, seeds: 100, from: 0, is_json: false, mutation: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || {
@@ -30,7 +32,12 @@ fn arguments() -> Result<Arguments, String> {
             "--seeds" => found.seeds = number()?,
             "--from" => found.from = number()?,
             "--json" => found.is_json = true,
-            _ => return Err(format!("{word} is not known: --seed S, --seeds N, --from S, --json")),
+            "--mutation" => {
+                let name = words.next().unwrap_or_default();
+                let found_one = Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}") == name);
+                found.mutation = Some(found_one.ok_or_else(|| format!("{name} is none of {:?}", Mutation::ALL))?);
+            }
+            _ => return Err(format!("{word} is not known: --seed S, --seeds N, --from S, --json, --mutation NAME")),
         }
     }
     Ok(found)
@@ -50,15 +57,15 @@ fn main() -> ExitCode {
         }
     };
     let is_right = match arguments.seed {
-        Some(seed) => tell(seed),
+        Some(seed) => tell(seed, arguments.mutation),
         None => run_many(&arguments),
     };
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Replays one seed with its story.
-fn tell(seed: u64) -> bool {
-    let options = Options::of(seed);
+fn tell(seed: u64, mutation: Option<Mutation>) -> bool {
+    let options = Options { mutation, ..Options::of(seed) };
     say(&format!("{options:#?}"));
     let report = run(options, true);
     report.story.iter().for_each(|line| say(line));
@@ -101,9 +108,10 @@ fn run_many(arguments: &Arguments) -> bool {
     let began = Instant::now();
     let mut totals = Totals::default();
     for seed in arguments.from..arguments.from + arguments.seeds {
-        let report = run(Options::of(seed), false);
+        let run_seed = || run(Options { mutation: arguments.mutation, ..Options::of(seed) }, false);
+        let report = run_seed();
         totals.add(&report);
-        let differs = seed % TWICE_EVERY == 0 && run(Options::of(seed), false).hash != report.hash;
+        let differs = seed % TWICE_EVERY == 0 && run_seed().hash != report.hash;
         if let Some(violation) = report.violations.first() {
             totals.failed.push(seed);
             say(&format!("seed {seed} violates {}: {}", violation.invariant, violation.text));
