@@ -16,7 +16,7 @@ NUMBERS = itertools.count()
 
 
 async def longest_pause_s(plant: Plant, kill: str, *, restart: bool, sagas: int = 150) -> float:
-    """Place orders one by one, in ten streams, and kill a process half-way. Gives the longest pause between two ends."""
+    """Place orders one by one, in ten streams, and kill a process half-way. Gives the longest pause."""
     book = OrderBook()
     ended = [time.monotonic()]
     orders = iter(book.take(sagas))

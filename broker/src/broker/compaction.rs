@@ -47,15 +47,19 @@ struct Rest {
 impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
     pub fn log_has(&mut self, first_lsns: &[u64], segment_bytes: u64) {
-        let live = self.state.sagas.len() as u64 * SAGA_BYTES
-            + self.state.outcomes.len() as u64 * OUTCOME_BYTES
-            + self.state.outcomes.bytes() as u64;
-        let kept = SEGMENTS_KEPT + 3 * live / segment_bytes.max(1);
+        let kept = SEGMENTS_KEPT + 3 * self.live_bytes() / segment_bytes.max(1);
         if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
             return;
         }
         let bytes_max = COPY_BYTES.min((segment_bytes / COPY_SHARE) as usize);
         self.compaction.job = Some(Job { bytes_max, ..Job::default() });
+    }
+
+    /// What a sweep would copy, about.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.state.sagas.len() as u64 * SAGA_BYTES
+            + self.state.outcomes.len() as u64 * OUTCOME_BYTES
+            + self.state.outcomes.bytes() as u64
     }
 
     /// The next record of copies, if a sweep is under way: one with each flush, so that it holds up nobody.

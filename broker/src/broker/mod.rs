@@ -93,6 +93,8 @@ pub struct Broker {
     compaction: Compaction,
     /// Room on the disk, as the host last said; none where the log is in memory.
     room: Option<Room>,
+    /// Bytes that went into records since then: the disk has so many less, or soon will.
+    recorded_bytes: u64,
     consumed: Vec<TokenRef>,
     expected: Vec<Expected>,
     applied: Applied,
@@ -125,6 +127,7 @@ impl Broker {
             judged: Vec::new(),
             compaction: Compaction::default(),
             room: None,
+            recorded_bytes: 0,
             consumed: Vec::new(),
             expected: Vec::new(),
             applied: Applied::default(),
@@ -390,6 +393,7 @@ impl Broker {
     fn record(&mut self, kind: RecordKind, time_ms: u64, payload: Vec<u8>) -> Record {
         let lsn = self.next_lsn;
         self.next_lsn += 1;
+        self.recorded_bytes += payload.len() as u64;
         Record { kind, lsn, time_ms, payload }
     }
 
@@ -451,11 +455,16 @@ impl Broker {
     /// What the host last saw of the disk.
     pub fn set_room(&mut self, room: Room) {
         self.room = Some(room);
+        self.recorded_bytes = 0;
     }
 
-    /// Whether there is room for one more saga, and for all that the running ones may still need (rule 10).
+    /// Whether there is room for one more saga, and for all that the running ones may still need (rule 10), a sweep
+    /// that copies what is live among it.
     fn has_room(&self) -> bool {
-        let enough = |room: Room| room.free_bytes >= self.state.reserved_bytes + 3 * room.segment_bytes;
+        let enough = |room: Room| {
+            let needed = self.state.reserved_bytes + self.live_bytes() + 3 * room.segment_bytes;
+            room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
+        };
         self.state.sagas.len() < sagacore_core::limits::SAGAS_MAX && self.room.is_none_or(enough)
     }
 

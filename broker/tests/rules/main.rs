@@ -1,5 +1,7 @@
 //! The broker's rules, one by one, with peers that say just what a test wants.
 
+#![allow(clippy::unwrap_used)] // In a test, a panic says where it failed.
+
 #[path = "../../../rust/core/tests/support/mod.rs"]
 mod sagas;
 
@@ -338,7 +340,7 @@ fn spilled_arrivals_come_again_with_the_next_one_and_races_are_stale() {
         })
         .collect();
     world.say("coordinator", &[start.key()], &runs);
-    let mut arrive = |world: &mut World, name: &str, edge: u16| {
+    let arrive = |world: &mut World, name: &str, edge: u16| {
         let run = world.token(name, Kind::Run);
         world.say(name, &[run.key()], &[(next(&run, Kind::Done, edge, 1 << edge, 0), carried(&run))]);
     };

@@ -10,6 +10,9 @@ use crate::sagas::SagaModel;
 
 pub const CREDIT: u64 = 1_000;
 
+/// The sections of a message that a peer sends.
+pub type Sent = Vec<(u8, Vec<u8>)>;
+
 /// A message as a peer got it.
 #[derive(Debug, Clone)]
 pub struct Got {
@@ -132,7 +135,7 @@ impl World {
     }
 
     /// A transaction: what it consumes, and headers with bodies as (section, bytes).
-    pub fn say(&mut self, name: &str, consumes: &[Key], messages: &[(Header, Vec<(u8, Vec<u8>)>)]) {
+    pub fn say(&mut self, name: &str, consumes: &[Key], messages: &[(Header, Sent)]) {
         self.numbers += 1;
         let mut frame = Vec::new();
         let mut transaction = TransactionWriter::new(&mut frame, self.numbers);
@@ -206,6 +209,6 @@ pub fn next(of: &Got, kind: Kind, place: u16, done: u64, active: u64) -> Header 
 }
 
 /// The body that a token came with.
-pub fn carried(of: &Got) -> Vec<(u8, Vec<u8>)> {
+pub fn carried(of: &Got) -> Sent {
     Sections::parse(&of.body).unwrap().map(|(key, value)| (key, value.to_vec())).collect()
 }

@@ -264,8 +264,8 @@ impl ClientCore {
     /// Reads what came and tells what it means, each RESULT once.
     ///
     /// # Errors
-    /// What the broker did wrong: what it said before was told, the rest of the frame and all that still comes over this
-    /// connection is ignored, and `tick` asks for a new one, over which all that is unanswered is asked again.
+    /// What the broker did wrong: what it said before was told, the rest of the frame and all that still comes over
+    /// this connection is ignored, and `tick` asks for a new one, over which all that is unanswered is asked again.
     pub fn receive(&mut self, frame: &[u8], now_ms: u64, tell: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
         if self.fault.is_some() {
             return Ok(());

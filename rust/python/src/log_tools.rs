@@ -9,9 +9,12 @@ use sagacore_disk::FileDisk;
 
 use crate::broker::refused;
 
-/// Reads a whole log and gives (verdict, what is wrong or empty, numbers by name). Nothing is changed.
+/// A verdict, what is wrong or nothing, and numbers by name.
+type Verified = (String, String, Vec<(&'static str, u64)>);
+
+/// Reads a whole log. Nothing is changed.
 #[pyfunction]
-pub fn log_verify(py: Python<'_>, directory: &str) -> PyResult<(String, String, Vec<(&'static str, u64)>)> {
+pub fn log_verify(py: Python<'_>, directory: &str) -> PyResult<Verified> {
     let report = py.detach(|| {
         let disk = FileDisk::open_to_read(Path::new(directory))?;
         inspect(&disk, &mut |_| {})

@@ -128,8 +128,13 @@ impl World {
         self.env.tell(|| format!("broker is paused until {until_us} us"));
     }
 
+    /// Services are what it matters for: their leases end, and somebody else does the same.
     fn pause_peer(&mut self) {
-        let process = self.some_peer();
+        let services = self.peers.iter().filter(|peer| matches!(peer.core, Core::Service(_)));
+        let services: Vec<usize> = services.map(|peer| peer.seat.process).collect();
+        let is_service = self.env.random.faults.coin();
+        let process = if is_service { self.env.random.faults.pick(&services) } else { None };
+        let process = process.unwrap_or_else(|| self.some_peer());
         let until_us = self.env.now_us() + self.env.random.faults.magnitude(50_000, 20_000_000);
         let seat = &mut self.peers[process - 1].seat;
         seat.paused_until_us = until_us;

@@ -29,8 +29,8 @@ pub enum Mutation {
     DirectoryNotSynced,
     /// A record in the middle of the log is not read again.
     RecordSkipped,
-    /// Old segments are deleted before their copies are durable.
-    ReleasedTooEarly,
+    /// Old segments are deleted, and of what was copied nothing is there.
+    CopiesLost,
     /// A coordinator forgets an arrival that it was given.
     ArrivalLost,
     /// A service's answer is lost and its outbox does not know.
@@ -56,7 +56,7 @@ impl Mutation {
         Self::SyncSkipped,
         Self::DirectoryNotSynced,
         Self::RecordSkipped,
-        Self::ReleasedTooEarly,
+        Self::CopiesLost,
         Self::ArrivalLost,
         Self::OutboxForgets,
         Self::DoneForged,

@@ -102,6 +102,8 @@ pub struct Behaviour {
     pub slow: u64,
     /// The process crashes at some point of the work.
     pub crash: u64,
+    /// The action of an order crashes its process, whenever it is called: nothing heals that.
+    pub poison: u64,
 }
 
 /// See the module's text.
@@ -132,6 +134,8 @@ pub struct Options {
     /// Time between two faults, about.
     pub fault_every_ms: u64,
     pub behaviour: Behaviour,
+    /// Orders, of 10,000, that their client cancels while they run.
+    pub cancel: u64,
     /// Clocks begin at different times and do not run equally fast.
     pub has_uneven_clocks: bool,
 }
@@ -143,11 +147,17 @@ impl Options {
     /// What a seed chooses.
     pub fn of(seed: u64) -> Self {
         let mut random = Random::new(seed, "options");
-        let services = service_options(&mut random);
-        let plans = plans(&mut random, services.len());
-        let is_calm = random.chance(800);
-        let faults = if is_calm { Vec::new() } else { chosen_faults(&mut random) };
+        let profile = Profile::of(&mut random);
+        let is_calm = profile == Profile::Calm;
+        let services = service_options(&mut random, profile);
+        let plans = plans(&mut random, services.len(), profile);
+        let faults = chosen_faults(&mut random, profile);
         let load_ms = random.magnitude(50, 8_000);
+        let chaos_ms = match profile {
+            Profile::Calm => load_ms,
+            Profile::Poisoned => 90_000,
+            _ => load_ms + random.magnitude(100, 20_000),
+        };
         Self {
             seed,
             mutation: None,
@@ -159,7 +169,7 @@ impl Options {
             coordinator_credit: random.magnitude(1, 512),
             clients: random.between(1, 3) as usize,
             load_ms,
-            chaos_ms: if faults.is_empty() { load_ms } else { load_ms + random.magnitude(100, 20_000) },
+            chaos_ms,
             network: NetworkOptions {
                 delay_first_us: random.magnitude(20, 5_000),
                 delay_half_us: random.magnitude(20, 30_000),
@@ -173,8 +183,13 @@ impl Options {
             segment_bytes: random.magnitude(64 << 10, 256 << 10),
             has_bit_flips: random.coin(),
             stuck_after_ms: random.magnitude(500, 60_000),
-            behaviour: if is_calm { calm_behaviour(&mut random) } else { behaviour(&mut random) },
-            fault_every_ms: random.magnitude(20, 1_000),
+            behaviour: behaviour(&mut random, profile),
+            fault_every_ms: if profile == Profile::Racing {
+                random.magnitude(20, 100)
+            } else {
+                random.magnitude(20, 1_000)
+            },
+            cancel: if is_calm || random.coin() { 0 } else { random.magnitude(10, 3_000) },
             has_uneven_clocks: !is_calm && random.coin(),
             faults,
         }
@@ -182,59 +197,107 @@ impl Options {
 
     /// Whether nothing at all goes wrong: then every saga takes just the messages that its plan says.
     pub fn is_calm(&self) -> bool {
-        let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash } = self.behaviour;
-        self.faults.is_empty() && fail + fail_after + late + hang + slow + crash == 0
+        let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash, poison } = self.behaviour;
+        self.faults.is_empty() && fail + fail_after + late + hang + slow + crash + poison + self.cancel == 0
     }
 }
 
-fn service_options(random: &mut Random) -> Vec<ServiceOptions> {
+/// The kinds of seeds that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    /// Nothing goes wrong.
+    Calm,
+    /// Some classes of faults, often or rarely.
+    Mixed,
+    /// Several processes of each service that are paused and cut off all the time, with many aborts: two do the same.
+    Racing,
+    /// Some orders crash whoever acts on them.
+    Poisoned,
+    /// Large inputs, so that the log grows and is compacted.
+    Bulky,
+}
+
+impl Profile {
+    fn of(random: &mut Random) -> Self {
+        match random.below(100) {
+            0..8 => Self::Calm,
+            8..60 => Self::Mixed,
+            60..85 => Self::Racing,
+            85..89 => Self::Poisoned,
+            _ => Self::Bulky,
+        }
+    }
+}
+
+fn service_options(random: &mut Random, profile: Profile) -> Vec<ServiceOptions> {
+    let is_racing = profile == Profile::Racing;
     let count = random.between(1, 4);
     (0..count)
         .map(|_| {
-            let mode = match random.below(3) {
+            let mode = match random.below(if is_racing { 7 } else { 3 }) {
                 0 => FenceMode::Memory,
-                1 => FenceMode::Transactional,
+                1 | 3 | 4 => FenceMode::Transactional,
                 _ => FenceMode::External,
             };
             ServiceOptions {
                 mode,
-                processes: if mode == FenceMode::Memory { 1 } else { random.between(1, 3) as usize },
+                processes: match mode {
+                    FenceMode::Memory => 1,
+                    _ if is_racing => random.between(2, 3) as usize,
+                    _ => random.between(1, 3) as usize,
+                },
                 timeout_ms: random.magnitude(200, 4_000),
                 tries_max: random.between(1, 5),
                 credit: random.magnitude(1, 256),
-                call_half_us: random.magnitude(20, 50_000),
+                call_half_us: if is_racing { random.magnitude(1_000, 200_000) } else { random.magnitude(20, 50_000) },
             }
         })
         .collect()
 }
 
-fn plans(random: &mut Random, services: usize) -> Vec<Definition> {
+fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definition> {
     let mut plans = vec![Definition::shop(random.coin(), services)];
     for _ in 0..random.below(4) {
         let steps_max = random.magnitude(2, 12) as usize;
         plans.push(Definition::random(random, steps_max, services));
     }
+    if profile == Profile::Bulky {
+        plans.iter_mut().for_each(|plan| plan.input_max = random.magnitude(1_000, 8_000));
+    }
+    if profile == Profile::Poisoned {
+        // Long enough for the delivery limit to come first.
+        plans.iter_mut().for_each(|plan| plan.deadline_ms = 300_000);
+    }
     plans
 }
 
-fn chosen_faults(random: &mut Random) -> Vec<Fault> {
+fn chosen_faults(random: &mut Random, profile: Profile) -> Vec<Fault> {
     let share = random.between(1, 7) * 1_000;
-    Fault::ALL.into_iter().filter(|_| random.chance(share)).collect()
+    match profile {
+        Profile::Calm | Profile::Poisoned => Vec::new(),
+        Profile::Racing => {
+            let racing = [Fault::PausePeer, Fault::CutPeer, Fault::BreakConnection, Fault::CrashService, Fault::Cancel];
+            let others = Fault::ALL.into_iter().filter(|_| random.chance(1_000));
+            racing.into_iter().chain(others).collect()
+        }
+        Profile::Mixed | Profile::Bulky => Fault::ALL.into_iter().filter(|_| random.chance(share)).collect(),
+    }
 }
 
-fn calm_behaviour(random: &mut Random) -> Behaviour {
-    Behaviour { reject: if random.coin() { 0 } else { 500 }, ..Behaviour::default() }
-}
-
-fn behaviour(random: &mut Random) -> Behaviour {
+fn behaviour(random: &mut Random, profile: Profile) -> Behaviour {
     let mut rate = |most: u64| if random.coin() { 0 } else { random.magnitude(10, most) };
-    Behaviour {
-        reject: rate(2_000),
-        fail: rate(3_000),
-        fail_after: rate(1_500),
-        late: rate(1_000),
-        hang: rate(500),
-        slow: rate(1_000),
-        crash: rate(200),
+    match profile {
+        Profile::Calm => Behaviour { reject: rate(1_000), ..Behaviour::default() },
+        Profile::Poisoned => Behaviour { reject: rate(1_000), poison: 300, ..Behaviour::default() },
+        _ => Behaviour {
+            reject: rate(2_000),
+            fail: rate(3_000),
+            fail_after: rate(1_500),
+            late: rate(1_000),
+            hang: rate(500),
+            slow: rate(1_000),
+            crash: rate(200),
+            poison: 0,
+        },
     }
 }

@@ -1,8 +1,8 @@
 //! The sagas whose outcome a client awaits: all that it needs to ask for one again after a lost connection.
 //!
-//! One entry is 16 bytes beside its correlation, and the saga's name: its key, or its id where it was attached by id. The
-//! names stand back to back in one buffer, which is rewritten once more than half of it is of sagas that have ended,
-//! so nothing is allocated per saga.
+//! One entry is 16 bytes beside its correlation, and the saga's name: its key, or its id where it was attached by id.
+//! The names stand back to back in one buffer, which is rewritten once more than half of it is of sagas that have
+//! ended, so nothing is allocated per saga.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;

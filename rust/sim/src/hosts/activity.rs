@@ -19,6 +19,8 @@ pub enum Outcome {
     Late,
     /// Nothing is told until the timeout.
     Hang,
+    /// The process crashes.
+    Poison,
 }
 
 /// See the module's text.

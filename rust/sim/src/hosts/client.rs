@@ -30,6 +30,8 @@ struct Order {
     stand: Stand,
     /// It was started in this or an earlier life.
     was_started: bool,
+    /// It is cancelled at this time, if it still runs.
+    cancel_at_us: Option<u64>,
 }
 
 /// What a correlation is about.
@@ -82,8 +84,9 @@ impl ClientHost {
             let mut input = vec![0; random.between(8, input_max) as usize];
             input[..8].copy_from_slice(&(number as u64).to_le_bytes());
             let due_us = random.below(env.options.load_ms * 1_000);
+            let cancel_at_us = random.chance(env.options.cancel).then(|| due_us + random.tail(300_000));
             let key = format!("order-{number}").into_bytes();
-            orders.push(Order { key, plan, input, stand: Stand::Due(due_us), was_started: false });
+            orders.push(Order { key, plan, input, stand: Stand::Due(due_us), was_started: false, cancel_at_us });
         }
         let core = new_core(env.random.processes.next());
         Self { core, orders, asked: BTreeMap::new(), last_correlation: 0, lives: 0 }
@@ -115,6 +118,12 @@ impl ClientHost {
         for index in 0..self.orders.len() {
             if matches!(self.orders[index].stand, Stand::Due(due_us) if due_us <= now_us) && !self.core.is_full() {
                 self.place(env, index);
+            }
+        }
+        for index in 0..self.orders.len() {
+            if self.orders[index].cancel_at_us.is_some_and(|at_us| at_us <= now_us) {
+                self.orders[index].cancel_at_us = None;
+                self.cancel_order(env, index);
             }
         }
         if env.random.clients.chance(500) {
@@ -173,7 +182,12 @@ impl ClientHost {
     pub fn cancel(&mut self, env: &mut Env) {
         let asked: Vec<usize> =
             (0..self.orders.len()).filter(|&index| self.orders[index].stand == Stand::Asked).collect();
-        let Some(index) = env.random.clients.pick(&asked) else { return };
+        if let Some(index) = env.random.clients.pick(&asked) {
+            self.cancel_order(env, index);
+        }
+    }
+
+    fn cancel_order(&mut self, env: &mut Env, index: usize) {
         let correlation = self.next_correlation(Asked::Cancel);
         let order = &self.orders[index];
         let id = env.checks.history.by_start_key.get(&order.key).copied();

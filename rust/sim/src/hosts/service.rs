@@ -11,8 +11,9 @@ use super::store::{CallKey, Pinned};
 use crate::checks::{StepKey, saga_key};
 use crate::env::{Env, Seat};
 use crate::mutation::Mutation;
-use crate::options::FenceMode;
+use crate::options::{FenceMode, Options};
 use crate::plans::service_name;
+use crate::random::Random;
 use crate::schedule::{Event, Stage};
 use crate::situations::Situation;
 
@@ -143,6 +144,9 @@ impl ServiceHost {
     fn choose(&mut self, env: &mut Env, work: &Work) -> Outcome {
         let behaviour = env.options.behaviour;
         let is_before = work.phase == sagacore_core::worker::Phase::Before;
+        if is_before && !work.undo && is_poisoned(&env.options, work) {
+            return Outcome::Poison;
+        }
         let random = &mut env.random.work;
         if !work.undo && (is_before || !env.is_healed) && random.chance(behaviour.reject) {
             return Outcome::Reject;
@@ -166,7 +170,8 @@ impl ServiceHost {
             return;
         }
         env.trace.mix(ticket << 3 | stage as u64);
-        if !env.is_healed && env.random.work.chance(env.options.behaviour.crash) {
+        let is_poison = activity.outcome == Outcome::Poison;
+        if is_poison || (!env.is_healed && env.random.work.chance(env.options.behaviour.crash)) {
             self.wants_crash = true;
             return;
         }
@@ -219,6 +224,12 @@ impl ServiceHost {
     pub fn left(&self) -> (u64, u64) {
         (self.core.stats().running, self.core.stats().unconfirmed)
     }
+}
+
+/// Whether a step of an order crashes whoever acts on it: always the same one of the same order.
+fn is_poisoned(options: &Options, work: &Work) -> bool {
+    let mut random = Random::new(options.seed ^ work.saga.sequence.get() << 20, "poison");
+    random.chance(options.behaviour.poison) && u64::from(work.step) == random.below(4)
 }
 
 /// A call that nobody waits for any more reaches the gateway.
