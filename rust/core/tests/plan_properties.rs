@@ -286,7 +286,7 @@ impl Draw {
             model.reads = distinct(reads.iter().filter_map(pick));
             model.undo_before = distinct(undo_before.iter().filter(|_| step > 0).map(|drawn| drawn % step.max(1)));
             model.undo_before.sort_unstable();
-            model.flags = if (self.input_max + step) % 3 == 0 { 0 } else { COMPENSABLE };
+            model.flags = if (self.input_max + step).is_multiple_of(3) { 0 } else { COMPENSABLE };
             if self.pivot == Some(step) {
                 model.flags = PIVOT;
             }

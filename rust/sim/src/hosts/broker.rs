@@ -93,6 +93,7 @@ impl BrokerHost {
 
     /// The log does not start. Only the disk may be the reason.
     fn refuse(&mut self, env: &mut Env, error: &LogError) {
+        env.tell(|| format!("broker does not start: {error}"));
         match error {
             LogError::NoRoom | LogError::Disk { error: DiskError::Full, .. } => env.reach(Situation::NoSpaceToStart),
             LogError::Disk { .. } => env.reach(Situation::SyncFailed),
