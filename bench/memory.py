@@ -83,7 +83,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
     async with running(durability=durability, slots=slots) as plant:
         await closed_loop(plant, parked_order, book.take(WARM_UP), in_flight=IN_FLIGHT_WHILE_PARKING)
         for sagas in counts:
-            plant.fleet.kill("inventory" if direction == "forward" else "shipping")
+            await plant.kill_service("inventory" if direction == "forward" else "shipping")
             before = await plant.client.stats()
             starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=True)))
             try:
@@ -91,7 +91,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
                 await asyncio.sleep(SETTLE_S)
                 weighed.append(await _weigh(plant, sagas))
                 if sagas != counts[-1]:
-                    plant.start_service("inventory")
+                    await plant.start_service("inventory")
                     await starting
             finally:
                 starting.cancel()
@@ -105,8 +105,8 @@ async def _parked(plant: Plant, direction: Direction, before: Mapping[str, int],
         await _until(plant.client, "done", before["done"] + sagas)
         return
     await _until(plant.client, "done", before["done"] + 2 * sagas)
-    plant.fleet.kill("inventory")
-    plant.start_service("shipping")
+    await plant.kill_service("inventory")
+    await plant.start_service("shipping")
     await _until(plant.client, "undone", before["undone"] + sagas)
 
 

@@ -1,5 +1,6 @@
 """A fresh set of processes for one measurement."""
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator
@@ -26,15 +27,21 @@ class Plant:
     client: Client
     endpoint: str
 
-    def start_service(self, service: str) -> None:
-        """Start one of the services, with everything in memory."""
+    async def start_service(self, service: str) -> None:
+        """Start one of the services, with everything in memory, and wait until it serves."""
         start_service(self.fleet, self.endpoint, service, effects="memory")
+        await ready(self.client, self.fleet)
+
+    async def kill_service(self, service: str) -> None:
+        """Kill a service, and wait until the broker has noticed: it accepts no second process before."""
+        sessions = (await self.client.stats())["sessions"]
+        self.fleet.kill(service)
+        while (await self.client.stats())["sessions"] >= sessions:
+            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
-async def running(
-    *, durability: Durability, slots: int = SLOTS, services: tuple[str, ...] = SERVICES
-) -> AsyncIterator[Plant]:
+async def running(*, durability: Durability, slots: int = SLOTS) -> AsyncIterator[Plant]:
     """Start everything, and stop it afterwards. The broker's log is in a temporary folder."""
     with (
         tempfile.TemporaryDirectory(prefix="sagacore-bench-") as folder,
@@ -44,11 +51,10 @@ async def running(
         start_broker(fleet, endpoint, durability=durability)
         start_coordinators(fleet, endpoint, count=1, slots=slots)
         async with Client(endpoint, timeout=PATIENCE_S) as client:
-            plant = Plant(fleet, client, endpoint)
-            for service in services:
-                plant.start_service(service)
+            for service in SERVICES:
+                start_service(fleet, endpoint, service, effects="memory")
             await ready(client, fleet)
-            yield plant
+            yield Plant(fleet, client, endpoint)
 
 
 class OrderBook:

@@ -93,7 +93,7 @@ def broker(
 
 
 @app.command
-def coordinator(*, endpoint: Endpoint = ENDPOINT, slots: int = 65_536, credit: int = 8_192) -> int:
+def coordinator(*, endpoint: Endpoint = ENDPOINT, slots: int = 65_536, credit: int = 1_024) -> int:
     """Run a coordinator: a fixed table in memory and no truth. Several share the sagas; any may be killed.
 
     Parameters

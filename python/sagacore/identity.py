@@ -33,7 +33,9 @@ def saga_id_bytes(text: str) -> bytes:
 
 
 def key_bytes(key: str) -> bytes:
-    """A user's key on the wire. Raises UsageError (SAGA-E307) for one that is empty or too long."""
+    """A user's key on the wire. Raises UsageError (SAGA-E307) for one that is no text, empty or too long."""
+    if not isinstance(key, str):
+        raise UsageError("SAGA-E307", f"a key is a str, and not {key!r}", "make a text of what names the event: str()")
     data = key.encode("utf-8", "surrogatepass")
     if not 0 < len(data) <= KEY_BYTES_MAX:
         raise UsageError(

@@ -10,6 +10,8 @@ use crate::state::{At, SagaRef, State};
 /// Copies gathered into one record, about, and the share of a segment that they may take at most.
 const COPY_BYTES: usize = 256 * 1024;
 const COPY_SHARE: u64 = 4;
+/// Records of copies for each tick of the host.
+const COPIES_PER_TICK: u32 = 2;
 /// Segments that are kept whatever is live.
 const SEGMENTS_KEPT: u64 = 4;
 /// What a running saga takes in the log, about: it only decides how often is copied.
@@ -22,8 +24,8 @@ pub(super) struct Compaction {
     job: Option<Job>,
     /// Everything before this record may be deleted once the other one is durable.
     finished: Option<(u64, u64)>,
-    /// The last flush has given a record of copies: the next one gives none.
-    is_resting: bool,
+    /// Records of copies that may still be made before the next tick.
+    allowed: u32,
 }
 
 #[derive(Default)]
@@ -62,9 +64,14 @@ impl Broker {
             + self.state.outcomes.bytes() as u64
     }
 
-    /// The next record of copies, if a sweep is under way: one with each flush, so that it holds up nobody.
+    /// A tick: a sweep has its share of the disk, and holds up nobody.
+    pub(super) fn allow_copies(&mut self) {
+        self.compaction.allowed = COPIES_PER_TICK;
+    }
+
+    /// The next record of copies, if a sweep is under way.
     pub(super) fn compact(&mut self, time_ms: u64) -> Option<Record> {
-        if std::mem::take(&mut self.compaction.is_resting) {
+        if self.compaction.allowed == 0 {
             return None;
         }
         let mut job = self.compaction.job.take()?;
@@ -90,7 +97,7 @@ impl Broker {
         } else {
             self.compaction.job = Some(job);
         }
-        self.compaction.is_resting = true;
+        self.compaction.allowed -= 1;
         Some(self.record(RecordKind::Copies, time_ms, out))
     }
 

@@ -88,6 +88,9 @@ pub struct Broker {
     deadlines: Vec<Fifo<SagaRef>>,
     /// Sagas that turned round or passed their pivot.
     turned: Fifo<SagaRef>,
+    /// Listed as stuck, and perhaps resolved or ended since; swept when it has this length.
+    stuck: Vec<SagaRef>,
+    sweep_stuck_at: usize,
     /// Sessions whose transactions were judged since the last flush.
     judged: Vec<SessionRef>,
     compaction: Compaction,
@@ -124,6 +127,8 @@ impl Broker {
             ticked_ms: 0,
             deadlines: Vec::new(),
             turned: Fifo::default(),
+            stuck: Vec::new(),
+            sweep_stuck_at: 1024,
             judged: Vec::new(),
             compaction: Compaction::default(),
             room: None,
@@ -288,6 +293,7 @@ impl Broker {
     /// Ends deadlines, leases, delays and silent sessions.
     pub fn tick(&mut self, now_ms: u64) {
         let time_ms = self.time_ms(now_ms);
+        self.allow_copies();
         if time_ms.saturating_sub(self.ticked_ms) > 2 * HEARTBEAT_MS {
             // It is we who were away: what peers said meanwhile still waits in the socket.
             self.queues.sessions.heard_all(time_ms);
@@ -318,7 +324,7 @@ impl Broker {
                     time_ms,
                 );
             } else {
-                self.state.sagas[saga].stuck = true;
+                self.list_as_stuck(saga);
             }
         }
     }
@@ -342,8 +348,27 @@ impl Broker {
         loop {
             let sagas = &self.state.sagas;
             let Some(saga) = self.turned.pop_due(time_ms, |saga| sagas.contains_key(saga)) else { return };
-            self.state.sagas[saga].stuck = true;
+            self.list_as_stuck(saga);
         }
+    }
+
+    /// A notice, not a state: the saga goes on, and an operator should look.
+    fn list_as_stuck(&mut self, saga: SagaRef) {
+        if std::mem::replace(&mut self.state.sagas[saga].stuck, true) {
+            return;
+        }
+        if self.stuck.len() >= self.sweep_stuck_at {
+            let sagas = &self.state.sagas;
+            self.stuck.retain(|&saga| sagas.get(saga).is_some_and(|saga| saga.stuck));
+            self.sweep_stuck_at = 1024.max(2 * self.stuck.len());
+        }
+        self.stuck.push(saga);
+    }
+
+    /// The sagas that are stuck.
+    fn stuck(&self) -> impl Iterator<Item = SagaRef> + '_ {
+        let is_stuck = |saga: &SagaRef| self.state.sagas.get(*saga).is_some_and(|saga| saga.stuck);
+        self.stuck.iter().copied().filter(is_stuck)
     }
 
     /// Aborts a saga on the broker's own account: one record with the cause, from which REVOKED follows.

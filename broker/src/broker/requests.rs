@@ -240,6 +240,7 @@ impl Broker {
     }
 
     fn note_resolved(&mut self, saga: SagaRef, time_ms: u64) {
+        self.stuck.retain(|&other| other != saga);
         if let Some(found) = self.state.sagas.get_mut(saga) {
             found.stuck = false;
             self.watch(saga, time_ms);
@@ -290,14 +291,7 @@ impl Broker {
 
     /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set].
     fn list_stuck(&self) -> Vec<u8> {
-        let stuck: Vec<SagaRef> = self
-            .state
-            .sagas
-            .iter()
-            .filter(|(_, saga)| saga.stuck)
-            .map(|(saga, _)| saga)
-            .take(STUCK_LISTED_MAX)
-            .collect();
+        let stuck: Vec<SagaRef> = self.stuck().take(STUCK_LISTED_MAX).collect();
         let mut out = Vec::new();
         let _ = rmp::encode::write_array_len(&mut out, stuck.len() as u32);
         for saga in stuck {
@@ -316,7 +310,7 @@ impl Broker {
     /// Counters: a MessagePack map of text to number, and under "coordinators" what each said of itself.
     fn stats(&self) -> Vec<u8> {
         let (counters, state) = (&self.state.counters, &self.state);
-        let stuck = state.sagas.values().filter(|saga| saga.stuck).count() as u64;
+        let stuck = self.stuck().count() as u64;
         let messages = counters.run + counters.done + counters.revoked + counters.undo + counters.undone;
         let numbers = [
             ("started", counters.started),

@@ -8,9 +8,13 @@ mod sagas;
 mod peers;
 
 use peers::{Got, World, carried, next};
-use sagacore_broker::Room;
-use sagacore_core::limits::{DELIVERIES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX};
-use sagacore_core::wire::{Flags, Header, Key, Kind, OutcomeCode, Refusal, Role, Section, StatusCode};
+use sagacore_broker::{Config, Room};
+use sagacore_core::limits::{
+    DELIVERIES_MAX, FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, TRANSACTION_BYTES_MAX,
+};
+use sagacore_core::wire::{
+    Flags, Header, Key, Kind, OutcomeCode, Refusal, Role, Section, StatusCode, TransactionWriter,
+};
 use sagas::{SagaModel, shop};
 
 const EVERYBODY: [&str; 6] = ["client", "coordinator", "create", "charge", "reserve", "schedule"];
@@ -418,6 +422,33 @@ fn a_full_disk_refuses_new_sagas_only() {
     world.broker.set_room(Room { free_bytes: 4 * segment_bytes, segment_bytes });
     world.start(plan, "new", "tea", 9);
     assert_eq!(refusal(&mut world, "client"), None);
+}
+
+#[test]
+fn a_record_is_closed_before_it_outgrows_the_log() {
+    let (mut world, plan) = world(&shop());
+    let before = world.log.len();
+    let mut started = 0;
+    for _ in 0..3 {
+        let mut frame = Vec::new();
+        while frame.len() < FRAME_BYTES_MAX - 1024 {
+            let mut header = Header::new(Kind::Start);
+            header.plan = plan.into();
+            let mut transaction = TransactionWriter::new(&mut frame, 0);
+            transaction.publish_with(header, |body| {
+                body.section(Section::INPUT, b"tea").section(Section::KEY, format!("{started}").as_bytes());
+            });
+            transaction.finish();
+            started += 1;
+        }
+        world.broker.receive(b"client", &frame, world.now_ms);
+    }
+    world.settle();
+    let most = Config::default().record_bytes + TRANSACTION_BYTES_MAX;
+    assert!(world.log[before..].iter().all(|record| record.payload.len() <= most));
+    assert!(world.log.iter().zip(1..).all(|(record, lsn)| record.lsn == lsn));
+    world.restart(world.log.len());
+    assert_eq!(world.broker.state().sagas.len(), started);
 }
 
 #[test]

@@ -85,7 +85,7 @@ def _names(role: str, count: int) -> list[str]:
 
 async def ready(client: Client, fleet: Fleet) -> None:
     """Wait until every process has its session with the broker. Raises `DemoFailed` if one does not come."""
-    expected = len(fleet.names()) - 1 + 1  # the broker has no session, this client has one
+    expected = len(fleet.names())  # the broker has no session, but this client has one
     give_up_s = time.monotonic() + START_S
     while (await client.stats())["sessions"] < expected:
         for name, status, tail in fleet.died():

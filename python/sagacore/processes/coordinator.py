@@ -29,7 +29,7 @@ class CoordinatorOptions:
     endpoint: str
     slots: int = 65_536
     """Slots of 64 bytes in its table, taken once: a power of two. A full table spills, it never refuses."""
-    credit: int = 8_192
+    credit: int = 1_024
     """Messages that it may hold unanswered."""
 
     def __post_init__(self) -> None:

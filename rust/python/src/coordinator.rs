@@ -10,8 +10,8 @@ use sagacore_core::coordinator;
 use sagacore_core::peer::{Link, Peer, PeerOptions};
 use sagacore_core::wire::Role;
 
-/// Unconfirmed bytes from which on a coordinator asks for no more.
-const OUTBOX_BYTES_MAX: usize = 64 << 20;
+/// Unconfirmed bytes from which on a coordinator asks for no more: its memory is the same however slow the broker is.
+const OUTBOX_BYTES_MAX: usize = 256 << 10;
 
 /// A coordinator: frames in, frames out.
 #[pyclass(frozen, module = "sagacore._core")]

@@ -161,7 +161,7 @@ impl Options {
         Self {
             seed,
             mutation: None,
-            sagas: 100 + random.index(40),
+            sagas: if profile == Profile::Bulky { 250 } else { 100 } + random.index(40),
             plans,
             services,
             coordinators: random.between(1, 3) as usize,
@@ -180,7 +180,10 @@ impl Options {
                 },
             },
             sync_half_us: random.magnitude(50, 20_000),
-            segment_bytes: random.magnitude(64 << 10, 256 << 10),
+            segment_bytes: match profile {
+                Profile::Bulky => random.magnitude(192 << 10, 400 << 10),
+                _ => random.magnitude(64 << 10, 256 << 10),
+            },
             has_bit_flips: random.coin(),
             stuck_after_ms: random.magnitude(500, 60_000),
             behaviour: behaviour(&mut random, profile),
@@ -262,7 +265,7 @@ fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definiti
         plans.push(Definition::random(random, steps_max, services));
     }
     if profile == Profile::Bulky {
-        plans.iter_mut().for_each(|plan| plan.input_max = random.magnitude(1_000, 8_000));
+        plans.iter_mut().for_each(|plan| plan.input_max = random.magnitude(200, 1_000));
     }
     if profile == Profile::Poisoned {
         // Long enough for the delivery limit to come first.

@@ -84,9 +84,12 @@ impl Table {
     /// A table of this many slots, rounded up to a power of two, and brought into the limits.
     pub fn new(slots: usize) -> Self {
         let capacity = slots.clamp(SLOTS_MIN, SLOTS_MAX).next_power_of_two();
+        let mut slots = vec![Slot::FREE; capacity].into_boxed_slice();
+        // Written once, so that the memory is there from the start: zeros alone are only promised by the system.
+        slots.iter_mut().for_each(|slot| *slot = std::hint::black_box(Slot::FREE));
         Self {
             sets: vec![Set::EMPTY; capacity / WAYS].into_boxed_slice(),
-            slots: vec![Slot::FREE; capacity].into_boxed_slice(),
+            slots,
             spills: Spills::new(capacity),
             hasher: FixedState::default(),
             used: 0,

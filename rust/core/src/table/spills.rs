@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::Position;
 
 /// A SPILL, and the slot that it is for; none where its arrivals found no room and never had one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Default, Debug, Clone, Copy)]
 pub struct Spill {
     pub number: u64,
     pub slot: Option<Position>,
@@ -24,7 +24,10 @@ pub struct Spills {
 
 impl Spills {
     pub fn new(capacity: usize) -> Self {
-        Self { ring: VecDeque::with_capacity(capacity), capacity, last_number: 0 }
+        // Filled once, so that the memory is there from the start.
+        let mut ring: VecDeque<_> = std::iter::repeat_n(Spill::default(), capacity).collect();
+        ring.clear();
+        Self { ring, capacity, last_number: 0 }
     }
 
     pub fn len(&self) -> usize {
