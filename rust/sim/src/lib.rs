@@ -1,5 +1,5 @@
-//! A deterministic simulator: the real broker, coordinator, worker and client under one seeded scheduler, with a virtual
-//! clock, network and log, faults by seed, and the design's invariants judged on every event.
+//! A deterministic simulator: the real broker, coordinator, worker and client under one seeded scheduler, with a
+//! virtual clock, network and log, faults by seed, and the design's invariants judged on every event.
 //!
 //! A seed says everything: the sagas and their plans, the processes, the network, what goes wrong and when. So a seed
 //! that fails is replayed by its number.
@@ -23,6 +23,6 @@ mod world;
 
 pub use checks::Violation;
 pub use mutation::Mutation;
-pub use options::{Fault, Options};
+pub use options::{Behaviour, Fault, FenceMode, NetworkOptions, Options, ServiceOptions};
 pub use situations::{Situation, Situations};
 pub use world::{Report, run};

@@ -90,10 +90,6 @@ impl Model {
     pub fn undo_sinks(&self, set: u64) -> u64 {
         sinks(set, &self.undone_before)
     }
-
-    pub fn is_past_pivot(&self, step: usize) -> bool {
-        self.pivot.is_some_and(|pivot| self.ancestors[step] & (1 << pivot) != 0)
-    }
 }
 
 /// Of these, those that no other of them comes after.

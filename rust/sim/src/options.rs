@@ -249,7 +249,7 @@ fn service_options(random: &mut Random, profile: Profile) -> Vec<ServiceOptions>
                     _ if is_racing => random.between(2, 3) as usize,
                     _ => random.between(1, 3) as usize,
                 },
-                timeout_ms: random.magnitude(200, 4_000),
+                timeout_ms: if profile == Profile::Calm { 60_000 } else { random.magnitude(200, 4_000) },
                 tries_max: random.between(1, 5),
                 credit: random.magnitude(1, 256),
                 call_half_us: if is_racing { random.magnitude(1_000, 200_000) } else { random.magnitude(20, 50_000) },
@@ -267,8 +267,8 @@ fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definiti
     if profile == Profile::Bulky {
         plans.iter_mut().for_each(|plan| plan.input_max = random.magnitude(200, 1_000));
     }
-    if profile == Profile::Poisoned {
-        // Long enough for the delivery limit to come first.
+    if matches!(profile, Profile::Poisoned | Profile::Calm) {
+        // Long enough for the delivery limit to come first, or never.
         plans.iter_mut().for_each(|plan| plan.deadline_ms = 300_000);
     }
     plans

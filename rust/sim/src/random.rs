@@ -41,7 +41,7 @@ impl Random {
 
     /// A number below `end`; 0 where that is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(end) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
     /// A number from `first` to `last`.
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(drawn, DRAWN);
     }
 
-    const DRAWN: [u64; 3] = [0, 0, 0];
+    const DRAWN: [u64; 3] = [3_322_698_060_696_638_504, 6_437_225_837_668_015_817, 17_754_940_843_655_399_165];
 
     #[test]
     fn numbers_keep_their_bounds_and_reach_them() {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use sagacore_core::wire::CauseCode;
+
 use crate::checks::{Checks, Violation};
 use crate::env::{Env, Streams};
 use crate::hosts::{BrokerHost, ClientHost, Core, PeerHost, ServiceHost, Stores, late_call, new_coordinator};
@@ -259,7 +261,7 @@ impl World {
         }
     }
 
-    /// Where nothing failed, each saga took just the messages that its plan says (I20).
+    /// Where nothing failed, each saga took just the messages that its plan says (I20), and no abort but a rejection.
     fn check_messages(&mut self) {
         if !self.env.options.is_calm() {
             return;
@@ -271,7 +273,10 @@ impl World {
                 Some(set) => saga.forward_messages + model.undo_messages(set),
                 None => model.messages,
             };
-            (saga.messages != wanted).then(|| format!("saga {key:?} took {} messages, not {wanted}", saga.messages))
+            let is_rejected = saga.undo_set.is_none() || saga.cause == Some(CauseCode::Rejected);
+            let is_right = saga.messages == wanted && is_rejected;
+            (!is_right)
+                .then(|| format!("saga {key:?} took {} messages, not {wanted}, cause {:?}", saga.messages, saga.cause))
         });
         if let Some(text) = wrong {
             self.env.violate("I20", text);

@@ -105,6 +105,7 @@ impl Totals {
 }
 
 fn run_many(arguments: &Arguments) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "measures the simulator itself")]
     let began = Instant::now();
     let mut totals = Totals::default();
     for seed in arguments.from..arguments.from + arguments.seeds {
@@ -152,7 +153,8 @@ fn report(arguments: &Arguments, totals: &Totals, seconds: f64) {
     }
     say(&format!("faults {:?}", totals.faults));
     say(&format!(
-        "{} seeds, {} sagas, {} events, {} effects, {} undone, {} violations, {seeds_per_s:.1} seeds/s, unreached {unreached:?}",
+        "{} seeds, {} sagas, {} events, {} effects, {} undone, {} violations, {seeds_per_s:.1} seeds/s, \
+         unreached {unreached:?}",
         arguments.seeds,
         totals.sagas,
         totals.events,

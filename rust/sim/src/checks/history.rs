@@ -26,7 +26,6 @@ pub type Name = (u8, u16);
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub code: OutcomeCode,
-    pub lsn: u64,
 }
 
 /// A saga as far as the log is durable.

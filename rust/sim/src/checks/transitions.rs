@@ -80,7 +80,7 @@ impl SagaHistory {
             if kind == Kind::Result {
                 let code = OutcomeCode::from_code(place).unwrap_or(OutcomeCode::Compensated);
                 ensure!(self.pending.is_empty(), "I1", "saga {id} ends with {:?} pending", self.pending);
-                self.ended = Some(Ended { code, lsn });
+                self.ended = Some(Ended { code });
                 continue;
             }
             let name: Name = (kind.code(), place);

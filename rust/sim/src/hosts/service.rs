@@ -89,8 +89,9 @@ impl ServiceHost {
         let outcome = self.choose(env, &work);
         let ticket = work.ticket;
         let call_key = self.call_key(env, &work);
+        let half_us = call_half_us(env, self.service);
         let options = &env.stores.services[self.service].options;
-        let (mode, half_us, timeout_us) = (options.mode, options.call_half_us, options.timeout_ms * 1_000);
+        let (mode, timeout_us) = (options.mode, options.timeout_ms * 1_000);
         env.trace.tell(|| {
             let doing = if work.undo { "compensate" } else { "run" };
             format!("{} is to {doing} step {} of {}: {outcome:?}", seat.name, place.step, work.saga)
@@ -176,7 +177,8 @@ impl ServiceHost {
             return;
         }
         let Some(mut activity) = self.activities.remove(&ticket) else { return };
-        let next = match (stage, self.mode(env)) {
+        let mode = self.mode(env);
+        let next = match (stage, mode) {
             (Stage::Finish, _) => return self.finish(env, seat, activity),
             (Stage::Timeout, _) => {
                 activity.time_out();
@@ -194,9 +196,10 @@ impl ServiceHost {
         }
         self.activities.insert(ticket, activity);
         if let Some(stage) = next {
-            let half_us = env.stores.services[self.service].options.call_half_us;
-            let delay_us =
-                if stage == Stage::Call { env.random.work.tail(half_us) } else { env.random.work.below(500) };
+            let half_us = call_half_us(env, self.service);
+            // The call takes its time, and so does its answer.
+            let is_remote = stage == Stage::Call || (stage == Stage::Commit && mode == FenceMode::External);
+            let delay_us = if is_remote { env.random.work.tail(half_us) } else { env.random.work.below(500) };
             env.after(delay_us, Event::Work { process: seat.process, life: seat.life, ticket, stage });
         }
     }
@@ -224,6 +227,12 @@ impl ServiceHost {
     pub fn left(&self) -> (u64, u64) {
         (self.core.stats().running, self.core.stats().unconfirmed)
     }
+}
+
+/// How long half of a service's calls take at most. Once all faults have ended, none takes too long.
+fn call_half_us(env: &Env, service: usize) -> u64 {
+    let options = &env.stores.services[service].options;
+    if env.is_healed { options.call_half_us.min(options.timeout_ms * 1_000 / 64) } else { options.call_half_us }
 }
 
 /// Whether a step of an order crashes whoever acts on it: always the same one of the same order.
