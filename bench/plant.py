@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from sagacore.demo.shop.customers import incoming_orders
 
 Durability = Literal["sync", "os", "memory"]
 PATIENCE_S = 60.0
+NOTICED_S = 10.0
 SLOTS = 65_536
 
 
@@ -33,10 +35,16 @@ class Plant:
         await ready(self.client, self.fleet)
 
     async def kill_service(self, service: str) -> None:
-        """Kill a service, and wait until the broker has noticed: it accepts no second process before."""
+        """Kill a service, and wait until the broker has noticed: it accepts no second process before.
+
+        Raises `TimeoutError` if it does not.
+        """
         sessions = (await self.client.stats())["sessions"]
         self.fleet.kill(service)
+        give_up_s = time.monotonic() + NOTICED_S
         while (await self.client.stats())["sessions"] >= sessions:
+            if time.monotonic() > give_up_s:
+                raise TimeoutError(f"the broker has not noticed in {NOTICED_S:.0f} s that {service} is gone")
             await asyncio.sleep(0.05)
 
 
