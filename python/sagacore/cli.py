@@ -28,7 +28,7 @@ def _version() -> str:
 
 HELP: Final = "Sagas across services: without a workflow engine, without its database."
 app = App(name="sagacore", help=HELP, version=_version)
-log_app = App(name="log", help="Look at a broker's log while no broker holds it.")
+log_app = App(name="log", help="Verify or repair a broker's log, while no broker runs on it.")
 app.command(log_app)
 
 
@@ -132,7 +132,7 @@ def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memo
 
 @app.command
 def status(key: str | None = None, /, *, id: str | None = None, endpoint: Endpoint = ENDPOINT) -> int:
-    """Say how far a saga is, by your key or by its id.
+    """Say how far a saga is, by your key or by its id. The exit status is 1 if the broker does not know it.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def cancel(key: str | None = None, /, *, id: str | None = None, reason: str = ""
 
 @app.command
 def stuck(*, endpoint: Endpoint = ENDPOINT) -> int:
-    """List the sagas that are stuck, one JSON object a line.
+    """List the sagas that are stuck, one JSON object a line, with the numbers of the steps that `resolve` takes.
 
     Parameters
     ----------
@@ -201,21 +201,27 @@ def resolve(
     Parameters
     ----------
     id
-        The saga's id.
+        The saga's id, as `sagacore stuck` shows it.
     step
-        The step's number in its saga, from 0.
+        The step's number, as `sagacore stuck` shows it.
     action
         retry, skip (a compensation) or done (a step past the pivot).
     reason
         Why; a skip is told with the outcome.
     result
-        For done: the step's result, as JSON.
+        For done: the step's result, as JSON of the type that the step returns; null if it returns nothing.
     endpoint
         Where the broker listens.
 
     """
     import msgspec
 
+    if (action == "done") != bool(result):
+        raise UsageError(
+            "SAGA-E506",
+            "done needs the step's result" if action == "done" else f"{action} takes no result",
+            "give --result JSON with done, and only with done; null is what a step has that returns nothing",
+        )
     try:
         value = msgspec.msgpack.encode(msgspec.json.decode(result)) if result else b""
     except msgspec.DecodeError as error:
@@ -261,7 +267,10 @@ def graph(target: str, /) -> int:
 
 @log_app.command
 def verify(data: Path, /) -> int:
-    """Read every frame of a log and say whether it ended cleanly, in a crash, or is refused as damaged.
+    """Read every frame of a log and say what it is like. Nothing is changed.
+
+    sealed: the broker was stopped. unclean: it was killed, and can start. refused: the log is damaged, the reason says
+    where, and the exit status is 1. Stop the broker first: a log that is being written may look damaged.
 
     Parameters
     ----------
@@ -278,7 +287,7 @@ def verify(data: Path, /) -> int:
 
 @log_app.command
 def repair(data: Path, /) -> int:
-    """Cut a damaged log where the damage begins. What came after is kept aside in the folder, and lost to the broker.
+    """Cut a damaged log where the damage begins. What came after is lost to the broker, and kept as *.broken files.
 
     Parameters
     ----------

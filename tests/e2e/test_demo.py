@@ -102,7 +102,7 @@ def test_the_report_is_for_people() -> None:
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_demo(end: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     demo = subprocess.Popen(
@@ -110,7 +110,7 @@ def test_no_process_outlives_the_demo(end: signal.Signals, tmp_path: Path) -> No
     )
     children = wait_for_children(demo.pid, 6)
     demo.send_signal(end)
-    assert demo.wait(20) == (130 if end == signal.SIGINT else -signal.SIGKILL)
+    assert demo.wait(20) == (-end if end == signal.SIGKILL else 128 + end)
     give_up_s = time.monotonic() + 5
     while left := [pid for pid in children if is_running(pid, folder)]:
         assert time.monotonic() < give_up_s, f"processes {left} are still there"

@@ -33,6 +33,26 @@ struct ServiceQueue {
     next: usize,
 }
 
+impl ServiceQueue {
+    /// The place of a server that has credit: the next in turn, or, for what was not answered, the next but so many.
+    /// Without that two messages may each find, time after time, the one server that does not answer them.
+    fn server(&self, sessions: &Sessions, unanswered: usize) -> Option<usize> {
+        let count = self.servers.len();
+        let mut turns = (0..count).map(|turn| (self.next + unanswered + turn) % count);
+        turns.find(|&index| sessions.get(self.servers[index]).is_some_and(|session| session.has_credit()))
+    }
+
+    /// The first message goes to this server. Only what goes to it for the first time takes its turn.
+    fn take(&mut self, index: usize, unanswered: usize) {
+        if self.undo.pop_front().is_none() {
+            self.run.pop_front();
+        }
+        if unanswered == 0 {
+            self.next = index + 1;
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Default)]
 pub struct Queues {
@@ -247,11 +267,17 @@ impl Queues {
     fn dispatch_service(&mut self, state: &mut State, service: usize, now_ms: u64) {
         loop {
             let queue = &mut self.services[service];
-            let Some(server) = next_server(queue, &self.sessions) else { return };
-            let Some(token) = queue.undo.pop_front().or_else(|| queue.run.pop_front()) else { return };
-            if is_ready(state, token) {
-                self.deliver(state, token, server, now_ms);
+            let first = if queue.undo.is_empty() { &mut queue.run } else { &mut queue.undo };
+            let Some(&token) = first.front() else { return };
+            if !is_ready(state, token) {
+                first.pop_front();
+                continue;
             }
+            let unanswered = usize::from(state.tokens[token].unanswered);
+            let Some(index) = queue.server(&self.sessions, unanswered) else { return };
+            queue.take(index, unanswered);
+            let server = queue.servers[index];
+            self.deliver(state, token, server, now_ms);
         }
     }
 
@@ -285,18 +311,6 @@ impl Queues {
             self.stir(service);
         }
     }
-}
-
-fn next_server(queue: &mut ServiceQueue, sessions: &Sessions) -> Option<SessionRef> {
-    let count = queue.servers.len();
-    for turn in 0..count {
-        let index = (queue.next + turn) % count;
-        if sessions.get(queue.servers[index]).is_some_and(|session| session.has_credit()) {
-            queue.next = index + 1;
-            return Some(queue.servers[index]);
-        }
-    }
-    None
 }
 
 fn is_leased(state: &State, token: TokenRef, session: SessionRef) -> bool {

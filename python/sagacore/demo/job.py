@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from sagacore import Client, SagacoreError
+from sagacore import Client, Saga, SagacoreError
 
 from .failure import DemoFailed
 from .fleet import Fleet
@@ -24,14 +25,14 @@ from .plant import local_endpoint, ready, start_shop
 from .progress import show_on
 from .report import print_report
 from .result import Result
-from .shop.contracts import Order
+from .shop.contracts import Order, Scheduled
 from .shop.customers import CENTS_MAX, QUANTITY_MAX, incoming_orders
 from .shop.saga import place_order, place_order_diamond
 from .shop.tables import open_shop
 
 FAILED = 1
-INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""The exit status of a run that was stopped, as shells have it."""
 PATIENCE_S = 60.0
 """The client waits so long for a broker that is away: longer than any restart takes."""
 SETTLE_S = 0.8
@@ -53,9 +54,9 @@ def run(options: DemoOptions) -> int:
         _print_failure(failed, console)
         console.print(f"stores and logs are in {folder}", highlight=False, soft_wrap=True)
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
         console.print("stopped before the end", style="yellow")
-        return INTERRUPTED
+        return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else TERMINATED
     else:
         keep |= not result.passed
         print_report(result, console)
@@ -70,6 +71,9 @@ def run(options: DemoOptions) -> int:
 
 
 async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Result:
+    running = asyncio.current_task()
+    if running is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)  # as Ctrl-C: tidy up, then end
     orders = list(incoming_orders(options.orders, reject=options.reject, seed=options.seed))
     await asyncio.to_thread(
         open_shop,
@@ -80,7 +84,7 @@ async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Resul
     saga = place_order if options.shape == "chain" else place_order_diamond
     console.print(f"placing {options.orders:,} orders with four services, in {folder}", highlight=False, soft_wrap=True)
     with local_endpoint() as endpoint, Fleet(folder) as fleet, _own_log(fleet.logs / "client.log"):
-        placing = await _place(orders, options, fleet, endpoint, console)
+        placing = await _place(saga, orders, options, fleet=fleet, endpoint=endpoint, console=console)
     violations = await asyncio.to_thread(audit, folder, orders, placing.told)
     return Result(
         options=options,
@@ -97,7 +101,15 @@ async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Resul
     )
 
 
-async def _place(orders: list[Order], options: DemoOptions, fleet: Fleet, endpoint: str, console: Console) -> Placing:
+async def _place(
+    saga: Saga[Order, Scheduled],
+    orders: list[Order],
+    options: DemoOptions,
+    *,
+    fleet: Fleet,
+    endpoint: str,
+    console: Console,
+) -> Placing:
     roles = start_shop(
         fleet,
         endpoint,
@@ -110,7 +122,6 @@ async def _place(orders: list[Order], options: DemoOptions, fleet: Fleet, endpoi
         console.print("the broker is not killed: with durability memory it promises to keep nothing", style="dim")
         roles = [role for role in roles if "broker" not in role]
     kills = plan_kills(options.kill, options.orders, roles)
-    saga = place_order if options.shape == "chain" else place_order_diamond
     try:
         async with Client(endpoint, timeout=PATIENCE_S) as client:
             await ready(client, fleet)
