@@ -106,11 +106,18 @@ def test_the_report_is_for_people() -> None:
 def test_no_process_outlives_the_demo(end: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     demo = subprocess.Popen(
-        [*DEMO, "--orders", "1000000", "--keep", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*DEMO, "--orders", "1000000", "--keep", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell starts what runs in the background with Ctrl-C ignored, and these tests may run so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (it takes no lock)
     )
-    children = wait_for_children(demo.pid, 6)
-    demo.send_signal(end)
-    assert demo.wait(20) == (-end if end == signal.SIGKILL else 128 + end)
+    try:
+        children = wait_for_children(demo.pid, 6)
+        demo.send_signal(end)
+        assert demo.wait(20) == (-end if end == signal.SIGKILL else 128 + end)
+    finally:
+        demo.kill()
     give_up_s = time.monotonic() + 5
     while left := [pid for pid in children if is_running(pid, folder)]:
         assert time.monotonic() < give_up_s, f"processes {left} are still there"
