@@ -118,6 +118,7 @@ def test_no_process_outlives_the_demo(end: signal.Signals, tmp_path: Path) -> No
         assert demo.wait(20) == (-end if end == signal.SIGKILL else 128 + end)
     finally:
         demo.kill()
+        demo.wait()
     give_up_s = time.monotonic() + 5
     while left := [pid for pid in children if is_running(pid, folder)]:
         assert time.monotonic() < give_up_s, f"processes {left} are still there"
