@@ -7,7 +7,7 @@ use sagacore_core::wire::{
 
 use super::{Broker, Effect, Refused};
 use crate::delivery::answer;
-use crate::state::{Phase, SagaRef, SessionRef, TokenRef, skip, steps};
+use crate::state::{Phase, Place, SagaRef, SessionRef, TokenRef, skip, steps};
 
 type Judged = Result<(), Refused>;
 
@@ -223,6 +223,8 @@ impl Broker {
         let token = token.ok_or(Refused(Refusal::Unknown, "this step neither runs nor is compensated now"))?;
         let kind = self.state.tokens[token].kind;
         match (header.active.get(), kind) {
+            // What is not durable yet is on its way, and must not be seen before.
+            (RETRY, _) if self.state.tokens[token].place == Place::Held => {}
             (RETRY, _) => {
                 self.state.tokens[token].unanswered = 0;
                 self.queues.enqueue(&mut self.state, token);
