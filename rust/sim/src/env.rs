@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::checks::{Broken, Checks};
+use crate::faults::{each_transaction, forge};
 use crate::hosts::Stores;
 use crate::mutation::Mutation;
 use crate::network::Network;
@@ -36,6 +37,8 @@ pub struct Env {
     pub sent: Vec<VecDeque<Vec<u8>>>,
     /// By process, its life, for what passes the broker's socket.
     pub lives: Vec<u32>,
+    /// By process, whether it lies when it speaks next.
+    pub lies: Vec<bool>,
     /// What a coordinator's table took when the first one was made.
     pub table_bytes: Option<u64>,
 }
@@ -73,12 +76,31 @@ impl Env {
     }
 
     pub fn send_up(&mut self, process: usize, frame: Vec<u8>) {
+        if self.lies[process] {
+            self.lie(process, &frame);
+        }
         let kept = &mut self.sent[process];
         if kept.len() == SENT_KEPT {
             kept.pop_front();
         }
         kept.push_back(frame.clone());
         self.network.send_up(process, frame, self.trace.now_us, &mut self.schedule);
+    }
+
+    /// A forged copy of a frame goes first, if there is anything in it to forge.
+    fn lie(&mut self, process: usize, frame: &[u8]) {
+        let mut forged = frame.to_vec();
+        let mut is_forged = false;
+        each_transaction(&mut forged, |transaction| {
+            transaction[16..24].fill(0);
+            is_forged |= forge(transaction, &mut self.random.faults);
+        });
+        if is_forged {
+            self.lies[process] = false;
+            self.reach(Situation::FrameForged);
+            self.tell(|| format!("process {process} forges a frame"));
+            self.network.send_up(process, forged, self.trace.now_us, &mut self.schedule);
+        }
     }
 
     /// What every coordinator's table takes: as much as the first one's.

@@ -3,11 +3,10 @@
 use sagacore_core::wire::{HEADER_BYTES, KEY_BYTES, TRANSACTION_HEADER_BYTES};
 
 use crate::env::Env;
-use crate::hosts::Core;
+use crate::hosts::{Core, PeerHost};
 use crate::options::Fault;
 use crate::random::Random;
 use crate::schedule::Event;
-use crate::situations::Situation;
 use crate::world::World;
 
 impl World {
@@ -47,7 +46,8 @@ impl World {
             }
             Fault::ReplayFrame => self.replay_frame(),
             Fault::ForgeFrame => self.forge_frame(),
-            Fault::Cancel => self.cancel_some(),
+            Fault::Cancel => self.let_some_client(PeerHost::cancel),
+            Fault::Resolve => self.let_some_client(PeerHost::resolve),
         }
         let every_us = self.env.options.fault_every_ms * 1_000;
         let delay_us = self.env.random.faults.tail(every_us);
@@ -150,12 +150,12 @@ impl World {
         self.env.tell(|| format!("process {process} is cut off until {until_us} us, ways {ways}"));
     }
 
-    fn cancel_some(&mut self) {
+    fn let_some_client(&mut self, act: impl Fn(&mut PeerHost, &mut Env)) {
         let is_client = |core: &Core| matches!(core, Core::Client(_));
         let peers = self.peers.iter().filter(|peer| peer.seat.is_alive && is_client(&peer.core));
         let clients: Vec<usize> = peers.map(|peer| peer.seat.process).collect();
         if let Some(process) = self.env.random.faults.pick(&clients) {
-            self.peers[process - 1].cancel(&mut self.env);
+            act(&mut self.peers[process - 1], &mut self.env);
         }
     }
 
@@ -176,31 +176,15 @@ impl World {
         }
     }
 
-    /// A process says what it must not: a frame with a changed header.
+    /// A process lies from now on: whatever it says next, it says something forged first.
     fn forge_frame(&mut self) {
         let process = self.some_peer();
-        let count = self.env.sent[process].len();
-        if count == 0 || !self.peers[process - 1].seat.is_alive {
-            return;
-        }
-        let Env { random, sent, .. } = &mut self.env;
-        let mut frame = sent[process][random.faults.index(count)].clone();
-        let mut is_forged = false;
-        each_transaction(&mut frame, |transaction| {
-            transaction[16..24].fill(0);
-            is_forged |= forge(transaction, &mut random.faults);
-        });
-        if is_forged && !subscribes(&frame) {
-            self.env.reach(Situation::ForgedFrameRefused);
-            self.env.tell(|| format!("process {process} forges a frame"));
-            let env = &mut self.env;
-            env.network.send_up(process, frame, env.trace.now_us, &mut env.schedule);
-        }
+        self.env.lies[process] = true;
     }
 }
 
 /// Hands over each transaction of a frame, to be changed.
-fn each_transaction(frame: &mut [u8], mut change: impl FnMut(&mut [u8])) {
+pub fn each_transaction(frame: &mut [u8], mut change: impl FnMut(&mut [u8])) {
     let mut rest = frame;
     while rest.len() >= TRANSACTION_HEADER_BYTES {
         let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
@@ -225,7 +209,7 @@ fn first_message(transaction: &[u8]) -> Option<usize> {
 
 /// Changes what the plan determines in the first message of a transaction that moves a saga on. Whatever the sender may
 /// choose is left alone.
-fn forge(transaction: &mut [u8], random: &mut Random) -> bool {
+pub fn forge(transaction: &mut [u8], random: &mut Random) -> bool {
     use sagacore_core::wire::Kind;
     let Some(at) = first_message(transaction) else { return false };
     let has_keys = u16::from_le_bytes([transaction[6], transaction[7]]) > 0;

@@ -64,10 +64,12 @@ pub enum Fault {
     ReplayFrame,
     ForgeFrame,
     Cancel,
+    /// An operator retries or skips a step.
+    Resolve,
 }
 
 impl Fault {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CrashBroker,
         Self::StopBroker,
         Self::FailSync,
@@ -85,6 +87,7 @@ impl Fault {
         Self::ReplayFrame,
         Self::ForgeFrame,
         Self::Cancel,
+        Self::Resolve,
     ];
 }
 
@@ -102,6 +105,8 @@ pub struct Behaviour {
     pub slow: u64,
     /// The process crashes at some point of the work.
     pub crash: u64,
+    /// It never ends, and its process does not know; another process does it in the end.
+    pub stuck: u64,
     /// The action of an order crashes its process, whenever it is called: nothing heals that.
     pub poison: u64,
 }
@@ -130,6 +135,8 @@ pub struct Options {
     /// After a crash, it is tried what a turned bit does.
     pub has_bit_flips: bool,
     pub stuck_after_ms: u64,
+    /// Ended sagas that the broker remembers; an older key begins a new saga.
+    pub outcomes_max: usize,
     pub faults: Vec<Fault>,
     /// Time between two faults, about.
     pub fault_every_ms: u64,
@@ -152,7 +159,7 @@ impl Options {
         let services = service_options(&mut random, profile);
         let plans = plans(&mut random, services.len(), profile);
         let faults = chosen_faults(&mut random, profile);
-        let load_ms = random.magnitude(50, 8_000);
+        let load_ms = random.magnitude(50, if profile == Profile::Crowded { 400 } else { 8_000 });
         let chaos_ms = match profile {
             Profile::Calm => load_ms,
             Profile::Poisoned => 90_000,
@@ -164,9 +171,9 @@ impl Options {
             sagas: if profile == Profile::Bulky { 250 } else { 100 } + random.index(40),
             plans,
             services,
-            coordinators: random.between(1, 3) as usize,
-            slots: if random.chance(8_000) { 16 } else { 64 },
-            coordinator_credit: random.magnitude(1, 512),
+            coordinators: if profile == Profile::Crowded { 1 } else { random.between(1, 3) as usize },
+            slots: if profile == Profile::Crowded || random.chance(8_000) { 16 } else { 64 },
+            coordinator_credit: random.magnitude(1, if profile == Profile::Crowded { 4 } else { 512 }),
             clients: random.between(1, 3) as usize,
             load_ms,
             chaos_ms,
@@ -186,6 +193,7 @@ impl Options {
             },
             has_bit_flips: random.coin(),
             stuck_after_ms: random.magnitude(500, 60_000),
+            outcomes_max: if is_calm || random.chance(8_000) { 1 << 20 } else { random.magnitude(4, 64) as usize },
             behaviour: behaviour(&mut random, profile),
             fault_every_ms: if profile == Profile::Racing {
                 random.magnitude(20, 100)
@@ -200,8 +208,8 @@ impl Options {
 
     /// Whether nothing at all goes wrong: then every saga takes just the messages that its plan says.
     pub fn is_calm(&self) -> bool {
-        let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash, poison } = self.behaviour;
-        self.faults.is_empty() && fail + fail_after + late + hang + slow + crash + poison + self.cancel == 0
+        let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash, stuck, poison } = self.behaviour;
+        self.faults.is_empty() && fail + fail_after + late + hang + slow + crash + stuck + poison + self.cancel == 0
     }
 }
 
@@ -218,6 +226,8 @@ enum Profile {
     Poisoned,
     /// Large inputs, so that the log grows and is compacted.
     Bulky,
+    /// Many joins at one coordinator with the smallest table and little credit.
+    Crowded,
 }
 
 impl Profile {
@@ -227,6 +237,7 @@ impl Profile {
             8..60 => Self::Mixed,
             60..85 => Self::Racing,
             85..89 => Self::Poisoned,
+            89..95 => Self::Crowded,
             _ => Self::Bulky,
         }
     }
@@ -259,6 +270,9 @@ fn service_options(random: &mut Random, profile: Profile) -> Vec<ServiceOptions>
 }
 
 fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definition> {
+    if profile == Profile::Crowded {
+        return (0..2).map(|_| Definition::crowded(random, services)).collect();
+    }
     let mut plans = vec![Definition::shop(random.coin(), services)];
     for _ in 0..random.below(4) {
         let steps_max = random.magnitude(2, 12) as usize;
@@ -283,7 +297,9 @@ fn chosen_faults(random: &mut Random, profile: Profile) -> Vec<Fault> {
             let others = Fault::ALL.into_iter().filter(|_| random.chance(1_000));
             racing.into_iter().chain(others).collect()
         }
-        Profile::Mixed | Profile::Bulky => Fault::ALL.into_iter().filter(|_| random.chance(share)).collect(),
+        Profile::Mixed | Profile::Bulky | Profile::Crowded => {
+            Fault::ALL.into_iter().filter(|_| random.chance(share)).collect()
+        }
     }
 }
 
@@ -300,6 +316,7 @@ fn behaviour(random: &mut Random, profile: Profile) -> Behaviour {
             hang: rate(500),
             slow: rate(1_000),
             crash: rate(200),
+            stuck: rate(100),
             poison: 0,
         },
     }

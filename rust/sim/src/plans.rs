@@ -96,6 +96,29 @@ impl Definition {
         }
     }
 
+    /// Layers of three that are all joined, forward and back.
+    pub fn crowded(random: &mut Random, services: usize) -> Self {
+        let mut saga = Self { name: "crowded".to_owned(), ..Self::random(random, 1, services) };
+        saga.deadline_ms = 30_000;
+        saga.returns.clear();
+        saga.undo_in_a_chain = false;
+        let layers = random.between(2, 4);
+        saga.steps = (0..layers * 3)
+            .map(|step| {
+                let before: Vec<u64> = (0..3).filter(|_| step >= 3).map(|at| step / 3 * 3 - 3 + at).collect();
+                StepDefinition {
+                    service: random.index(services),
+                    result_max: 8,
+                    is_compensable: true,
+                    after: before.clone(),
+                    reads: before.clone(),
+                    ..StepDefinition::default()
+                }
+            })
+            .collect();
+        saga
+    }
+
     /// A random saga of up to `steps_max` steps.
     pub fn random(random: &mut Random, steps_max: usize, services: usize) -> Self {
         let count = random.between(1, steps_max as u64) as usize;

@@ -60,7 +60,7 @@ impl World {
             schedule: Schedule::default(),
             network: Network::new(options.network, processes, stream("network")),
             stores: Stores::new(&options.services, &models),
-            checks: Checks::new(models),
+            checks: Checks::new(models, options.outcomes_max),
             trace: Trace::new(is_told),
             random: Streams {
                 disk: stream("disk"),
@@ -72,6 +72,7 @@ impl World {
             is_healed: false,
             sent: vec![VecDeque::new(); processes],
             lives: vec![0; processes],
+            lies: vec![false; processes],
             table_bytes: None,
             options,
         };

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use sagacore_core::client::Action;
 use sagacore_core::wire::{
     Flags, Header, Key, Kind, Message, OutcomeCode, Refusal, SagaId, Section, StatusCode, Transaction, Transactions,
 };
 
+use super::history::{History, SagaHistory};
 use super::{Broken, Checks, SagaKey, ensure, saga_key};
 use crate::situations::Situation;
 
@@ -15,9 +17,18 @@ enum Wish {
     Start(Vec<u8>),
     Consume(Vec<Key>, Kind),
     Spill(Vec<Key>),
+    /// A RESOLVE that skips the UNDO of this key.
+    Skip(Key),
     /// A CANCEL, and the saga that it names.
-    Cancel(Option<SagaKey>),
+    Cancel(Named),
     Other,
+}
+
+/// How a saga is named.
+#[derive(Debug, Clone)]
+enum Named {
+    Id(SagaKey),
+    Key(Vec<u8>),
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +37,9 @@ struct Connection {
     /// Those that are not confirmed yet, by number.
     open: VecDeque<(u64, Wish)>,
     /// By correlation, the saga that is to be cancelled.
-    cancels: BTreeMap<u64, Option<SagaKey>>,
+    cancels: BTreeMap<u64, Named>,
+    /// By correlation, the UNDO that is to be skipped.
+    skips: BTreeMap<u64, Key>,
 }
 
 /// See the module's text.
@@ -76,8 +89,11 @@ impl Checks {
         *highest = number.max(*highest);
         let wish = self.wish(transaction, &first);
         let Some(connection) = self.boundary.connections.get_mut(identity) else { return };
-        if let Wish::Cancel(saga) = wish {
-            connection.cancels.insert(first.header.amount.get(), saga);
+        if let Wish::Cancel(saga) = &wish {
+            connection.cancels.insert(first.header.amount.get(), saga.clone());
+        }
+        if let Wish::Skip(key) = wish {
+            connection.skips.insert(first.header.amount.get(), key);
         }
         connection.open.push_back((number, wish));
     }
@@ -93,10 +109,12 @@ impl Checks {
             }
             Kind::Spill => Wish::Spill(transaction.consumes.to_vec()),
             Kind::Cancel if first.header.has(Flags::BY_KEY) => {
-                let key = first.sections().get(Section::KEY).unwrap_or_default();
-                Wish::Cancel(self.history.by_start_key.get(key).copied())
+                Wish::Cancel(Named::Key(first.sections().get(Section::KEY).unwrap_or_default().to_vec()))
             }
-            Kind::Cancel => Wish::Cancel(Some(saga_key(first.header.saga))),
+            Kind::Cancel => Wish::Cancel(Named::Id(saga_key(first.header.saga))),
+            Kind::Resolve if first.header.active.get() == Action::Skip as u64 => {
+                Wish::Skip(Key { kind: Kind::Undo.code(), ..Key::of(first.header) })
+            }
             Kind::RetryLater | Kind::Define | Kind::Resolve => Wish::Other,
             kind => Wish::Consume(transaction.consumes.to_vec(), kind),
         }
@@ -137,9 +155,19 @@ impl Checks {
             },
             Kind::Cancel => {
                 let connection = self.boundary.connections.get(identity);
-                let named = connection.and_then(|found| found.cancels.get(&header.amount.get()).copied().flatten());
-                let Some(found) = named.and_then(|key| self.history.saga(key)) else { return Ok(()) };
-                ensure!(found.undo_set.is_some(), "I8", "{named:?} is told to be cancelled, and that is not durable");
+                let Some(named) = connection.and_then(|found| found.cancels.get(&header.amount.get())) else {
+                    return Ok(());
+                };
+                let found = self.history.named(named);
+                let is_aborted = found.is_none_or(|found| found.undo_set.is_some());
+                ensure!(is_aborted, "I8", "{named:?} is told to be cancelled, and that is not durable");
+                Ok(())
+            }
+            Kind::Resolve => {
+                let connection = self.boundary.connections.get(identity);
+                let key = connection.and_then(|found| found.skips.get(&header.amount.get()));
+                let is_pending = key.is_some_and(|key| self.history.pending(key).is_some());
+                ensure!(!is_pending, "I8", "{key:?} is told to be skipped, and is still pending");
                 Ok(())
             }
             _ => Ok(()),
@@ -215,12 +243,19 @@ impl Checks {
                     let names = keys.iter().map(|key| (saga_key(key.saga), key.kind, key.place.get()));
                     self.boundary.spilled.extend(names.map(|name| (name, process)));
                 }
-                Wish::Cancel(Some(key)) => {
-                    let saga = self.history.saga(key);
+                Wish::Cancel(named) => {
+                    let saga = self.history.named(&named);
                     let done = saga.is_none_or(|saga| saga.undo_set.is_some() || saga.ended.is_some());
-                    ensure!(done, "I8", "the CANCEL of {key:?} is confirmed, and nothing is durable");
+                    ensure!(done, "I8", "the CANCEL of {named:?} is confirmed, and nothing is durable");
                 }
-                Wish::Cancel(None) | Wish::Other => {}
+                Wish::Skip(key) => {
+                    ensure!(
+                        self.history.pending(&key).is_none(),
+                        "I8",
+                        "{key:?} is confirmed as skipped, and is pending"
+                    );
+                }
+                Wish::Other => {}
             }
         }
         Ok(())
@@ -256,4 +291,31 @@ impl Checks {
             _ => {}
         }
     }
+}
+
+impl History {
+    fn named(&self, named: &Named) -> Option<&SagaHistory> {
+        match named {
+            Named::Id(key) => self.saga(*key),
+            Named::Key(start_key) => self.started(start_key),
+        }
+    }
+}
+
+/// The tokens and outcomes of a frame, for people.
+pub fn describe(frame: &[u8]) -> Vec<String> {
+    let transactions = Transactions::parse(frame).into_iter().flatten().map_while(Result::ok);
+    let messages = transactions.flat_map(|transaction| transaction.messages());
+    let of_sagas = messages.map(|message| *message.header).filter(|header| {
+        let kind = header.kind();
+        kind.is_token() || matches!(kind, Kind::Result | Kind::Refused | Kind::Cancel)
+    });
+    let line = |header: Header| {
+        let (kind, place, deliveries) = (header.kind(), header.place.get(), header.deliveries.get());
+        match kind {
+            Kind::Refused => format!("REFUSED {:?}, number {}", Refusal::from_code(place), header.amount),
+            _ => format!("{kind:?} {place} of {}, delivered {deliveries} times before", header.saga),
+        }
+    };
+    of_sagas.map(line).collect()
 }

@@ -26,6 +26,8 @@ pub type Name = (u8, u16);
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub code: OutcomeCode,
+    /// It was so many'th to end.
+    pub place: usize,
 }
 
 /// A saga as far as the log is durable.
@@ -41,6 +43,8 @@ pub struct SagaHistory {
     /// The set to undo, once it was aborted.
     pub undo_set: Option<u64>,
     pub undone: u64,
+    /// Steps whose compensation an operator skipped.
+    pub skipped: u64,
     pub cause: Option<CauseCode>,
     pub ended: Option<Ended>,
     /// Messages between coordinator and services.
@@ -66,6 +70,7 @@ pub struct History {
     /// Of each record, by LSN from 1 on: a hash of what it says.
     hashes: Vec<u64>,
     pub ended: usize,
+    outcomes_max: usize,
     /// Sagas that ended since somebody looked.
     pub newly_ended: Vec<SagaKey>,
     /// Situations that were met since somebody looked.
@@ -73,9 +78,10 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(models: &[Model]) -> Self {
+    /// The broker remembers so many ended sagas.
+    pub fn new(models: &[Model], outcomes_max: usize) -> Self {
         let by_fingerprint = models.iter().enumerate().map(|(index, model)| (model.fingerprint, index)).collect();
-        Self { by_fingerprint, ..Self::default() }
+        Self { by_fingerprint, outcomes_max, ..Self::default() }
     }
 
     /// The last durable record.
@@ -134,8 +140,9 @@ impl History {
                 };
                 let model = &models[saga.plan];
                 saga.apply(model, transaction, &first, lsn, &mut self.met)?;
-                if saga.ended.is_some() {
+                if let Some(ended) = &mut saga.ended {
                     self.ended += 1;
+                    ended.place = self.ended;
                     self.newly_ended.push(key);
                 }
                 Ok(())
@@ -152,7 +159,11 @@ impl History {
         };
         ensure!(!self.sagas.contains_key(&key), "I2", "saga {} begins twice", header.saga);
         let known = self.by_start_key.insert(start_key.clone(), key);
-        ensure!(known.is_none(), "rule 9", "the key of saga {} began {known:?} before", header.saga);
+        if let Some(ended) = known.and_then(|known| self.sagas.get(&known)).map(|known| &known.ended) {
+            let is_forgotten = ended.as_ref().is_some_and(|ended| self.ended - ended.place >= self.outcomes_max);
+            ensure!(is_forgotten, "rule 9", "the key of saga {} began {known:?} before", header.saga);
+            self.met.push(Situation::OutcomeForgotten);
+        }
         let start = Pending { done: 0, active: 0, undo: 0 };
         let saga = SagaHistory {
             plan,
@@ -163,6 +174,7 @@ impl History {
             done: 0,
             undo_set: None,
             undone: 0,
+            skipped: 0,
             cause: None,
             ended: None,
             messages: 0,
@@ -182,6 +194,19 @@ impl History {
     pub fn started(&self, start_key: &[u8]) -> Option<&SagaHistory> {
         self.by_start_key.get(start_key).and_then(|key| self.sagas.get(key))
     }
+}
+
+/// The steps in a section SKIPPED.
+pub fn skipped(section: &[u8]) -> u64 {
+    let mut rest = section;
+    let count = rmp::decode::read_array_len(&mut rest).unwrap_or(0);
+    (0..count).fold(0, |set, _| {
+        let pair = rmp::decode::read_array_len(&mut rest);
+        let step: Result<u8, _> = rmp::decode::read_int(&mut rest);
+        let Ok((_, after)) = rmp::decode::read_str_from_slice(rest) else { return set };
+        rest = after;
+        set | if matches!(pair, Ok(2)) { step.map_or(0, |step| 1 << step) } else { 0 }
+    })
 }
 
 fn hash(kind: Option<RecordKind>, payload: &[u8]) -> u64 {

@@ -73,7 +73,7 @@ impl Ledger {
         let in_set = found.undo_set.is_some_and(|set| set & 1 << step != 0);
         ensure!(in_set, "I8", "step {step} of {saga:?} is undone: durably to undo are {:x?}", found.undo_set);
         ensure!(model.compensable & 1 << step != 0, "I7", "step {step} of {saga:?} has no compensation");
-        for later in steps(model.undone_before[step] & model.compensable) {
+        for later in steps(model.undone_before[step] & model.compensable & !found.skipped) {
             let there = self.records.get(&(saga, attempt, later)).is_some_and(|record| record.is_there);
             ensure!(!there, "I7", "step {step} of {saga:?} is undone before step {later}");
         }
@@ -126,7 +126,7 @@ impl Ledger {
             if completed {
                 let there = self.is_there(key) || self.is_lost(key);
                 ensure!(there, "I3", "{saga:?} is completed, and step {step} has no effect");
-            } else if wants_none {
+            } else if wants_none && found.skipped & 1 << step == 0 {
                 ensure!(!self.is_there(key), "I3", "{saga:?} is compensated, and step {step} has its effect");
             }
         }

@@ -13,8 +13,8 @@ use crate::model::Model;
 use crate::situations::Situations;
 use crate::trace::Trace;
 
-pub use boundary::Boundary;
-pub use history::History;
+pub use boundary::{Boundary, describe};
+pub use history::{History, skipped};
 pub use ledger::{Ledger, StepKey};
 pub use replay::digest;
 
@@ -45,9 +45,10 @@ pub struct Checks {
 }
 
 impl Checks {
-    pub fn new(models: Vec<Model>) -> Self {
+    /// The broker remembers so many ended sagas.
+    pub fn new(models: Vec<Model>, outcomes_max: usize) -> Self {
         Self {
-            history: History::new(&models),
+            history: History::new(&models, outcomes_max),
             models,
             ledger: Ledger::default(),
             boundary: Boundary::default(),

@@ -1,9 +1,9 @@
 //! What a saga may do next, from the plan alone: every transaction in the log is compared with it, to the last bit.
 
 use sagacore_core::plan::{Graph, Plan};
-use sagacore_core::wire::{CauseCode, Header, Kind, Message, OutcomeCode, Transaction};
+use sagacore_core::wire::{CauseCode, Header, Kind, Message, OutcomeCode, Section, Transaction};
 
-use super::history::{AbortRecord, Ended, Name, Pending, SagaHistory};
+use super::history::{AbortRecord, Ended, Name, Pending, SagaHistory, skipped};
 use super::{Broken, ensure};
 use crate::model::{Model, steps};
 use crate::situations::Situation;
@@ -40,6 +40,7 @@ impl SagaHistory {
         let expected = self.expected(model, &consumed).map_err(|text| Broken("rule 13", format!("{id}: {text}")))?;
         let mut published: Vec<(Kind, u16, Pending)> = Vec::new();
         for message in transaction.messages() {
+            self.note_skipped(&message, met);
             self.check_message(model, &message)?;
             let token = pending_of(message.header);
             published.push((message.header.kind(), message.header.place.get(), token));
@@ -80,7 +81,7 @@ impl SagaHistory {
             if kind == Kind::Result {
                 let code = OutcomeCode::from_code(place).unwrap_or(OutcomeCode::Compensated);
                 ensure!(self.pending.is_empty(), "I1", "saga {id} ends with {:?} pending", self.pending);
-                self.ended = Some(Ended { code });
+                self.ended = Some(Ended { code, place: 0 });
                 continue;
             }
             let name: Name = (kind.code(), place);
@@ -89,6 +90,15 @@ impl SagaHistory {
             self.messages += 1;
         }
         Ok(())
+    }
+
+    /// An operator's word: the step that is consumed here was not undone.
+    fn note_skipped(&mut self, message: &Message<'_>, met: &mut Vec<Situation>) {
+        let before = self.skipped;
+        self.skipped |= skipped(message.sections().get(Section::SKIPPED).unwrap_or_default());
+        if self.skipped != before {
+            met.push(Situation::CompensationSkipped);
+        }
     }
 
     fn check_message(&self, model: &Model, message: &Message<'_>) -> Result<(), Broken> {

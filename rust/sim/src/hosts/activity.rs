@@ -19,6 +19,8 @@ pub enum Outcome {
     Late,
     /// Nothing is told until the timeout.
     Hang,
+    /// It never ends, not even at its timeout.
+    Stuck,
     /// The process crashes.
     Poison,
 }

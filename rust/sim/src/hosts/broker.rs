@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use sagacore_broker::broker::{Opened, Room};
 use sagacore_broker::log::{Disk, DiskError, LogError};
-use sagacore_broker::{Broker, Config, RecordKind};
+use sagacore_broker::{Broker, Config, RecordKind, Window};
 
-use crate::checks::digest;
+use crate::checks::{describe, digest};
 use crate::env::{Env, FRAMES_A_WAKE, Seat};
 use crate::log::{Frame, Log, read};
 use crate::mutation::Mutation;
@@ -45,7 +45,8 @@ impl BrokerHost {
     fn config(env: &Env) -> Config {
         let mut secret = [7; 16];
         secret[..8].copy_from_slice(&env.options.seed.to_le_bytes());
-        Config { secret, stuck_after_ms: env.options.stuck_after_ms, ..Config::default() }
+        let outcomes = Window { count: env.options.outcomes_max, ..Window::default() };
+        Config { secret, outcomes, stuck_after_ms: env.options.stuck_after_ms, ..Config::default() }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.
@@ -307,6 +308,11 @@ impl BrokerHost {
         for (identity, frame) in self.frames.drain(..) {
             env.trace.mix_bytes(&frame);
             let process = env.network.process_of(&identity);
+            if env.trace.is_told() {
+                describe(&frame)
+                    .into_iter()
+                    .for_each(|line| env.trace.tell(|| format!("to process {process}: {line}")));
+            }
             let leaves = env.checks.outgoing(&identity, process, &frame);
             env.checks.judge(&mut env.trace, leaves);
             if !env.network.send_down(&identity, frame, env.trace.now_us, &mut env.schedule) {

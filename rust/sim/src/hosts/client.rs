@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sagacore_core::client::{ClientCore, ClientOptions, Subject};
+use sagacore_core::client::{Action, ClientCore, ClientOptions, Subject};
 use sagacore_core::wire::{Kind, OutcomeCode, Refusal, SagaId, Section, Sections, StatusCode};
 
-use crate::checks::saga_key;
+use crate::checks::{saga_key, skipped};
 use crate::env::{Env, Seat};
 use crate::model::steps;
 use crate::mutation::Mutation;
@@ -40,6 +40,7 @@ enum Asked {
     Outcome(usize),
     Cancel,
     Status,
+    Resolve,
     /// A START with a key that another input has: it must be refused.
     Conflict,
 }
@@ -157,7 +158,8 @@ impl ClientHost {
     fn ask(&mut self, env: &mut Env) {
         let Some(index) = self.some_started(env) else { return };
         let key = self.orders[index].key.clone();
-        let asked = if env.random.clients.chance(8_000) {
+        let forgets = env.options.outcomes_max < env.options.sagas;
+        let asked = if forgets || env.random.clients.chance(8_000) {
             let correlation = self.next_correlation(Asked::Status);
             self.core.status(correlation, Subject::Key(&key))
         } else {
@@ -202,6 +204,23 @@ impl ClientHost {
         env.tell(|| format!("a client cancels {key}"));
         if let Err(error) = cancelled {
             env.violate("misuse", format!("a client cannot cancel: {error}"));
+        }
+    }
+
+    /// An operator retries, or skips, a step that is asked for or compensated now.
+    pub fn resolve(&mut self, env: &mut Env) {
+        let mut running = Vec::new();
+        for (key, saga) in env.checks.history.sagas.iter().filter(|(_, saga)| saga.ended.is_none()) {
+            let steps = saga.pending.keys().filter(|(kind, _)| [Kind::Run.code(), Kind::Undo.code()].contains(kind));
+            running.extend(steps.map(|&(_, step)| (*key, step as u8)));
+        }
+        let Some(((sequence, nonce), step)) = env.random.clients.pick(&running) else { return };
+        let action = if env.random.clients.coin() { Action::Retry } else { Action::Skip };
+        let correlation = self.next_correlation(Asked::Resolve);
+        let id = SagaId::new(0, sequence, nonce);
+        env.tell(|| format!("an operator wants step {step} of {id} to {action:?}"));
+        if let Err(error) = self.core.resolve(correlation, id, step, action, "the simulator says so", b"") {
+            env.violate("misuse", format!("an operator cannot resolve: {error}"));
         }
     }
 
@@ -253,6 +272,7 @@ impl ClientHost {
                 env.violate("rule 9", format!("a START with another input is answered by {kind:?}"));
             }
             (Asked::Cancel, Kind::Cancel) => env.reach(Situation::Cancelled),
+            (Asked::Resolve, Kind::Resolve) => env.reach(Situation::Resolved),
             _ => {}
         }
     }
@@ -311,6 +331,11 @@ fn check_body(env: &mut Env, told: &Told, code: OutcomeCode) {
     };
     if code == OutcomeCode::Compensated {
         let cause = sections.get(Section::CAUSE).and_then(|cause| cause.get(1).copied());
+        let skipped = skipped(sections.get(Section::SKIPPED).unwrap_or_default());
+        if skipped != found.skipped {
+            let text = format!("{} is told to have skipped {skipped:x}, not {:x}", told.saga, found.skipped);
+            return env.violate("rule 7", text);
+        }
         if cause != found.cause.map(|cause| cause.code()) {
             env.violate("rule 5", format!("{} is told to be aborted by {cause:?}, not {:?}", told.saga, found.cause));
         }

@@ -145,6 +145,14 @@ impl PeerHost {
         self.flush(env);
     }
 
+    /// An operator does something about a step.
+    pub fn resolve(&mut self, env: &mut Env) {
+        if let Core::Client(host) = &mut self.core {
+            host.resolve(env);
+        }
+        self.flush(env);
+    }
+
     pub fn wants_crash(&mut self) -> bool {
         match &mut self.core {
             Core::Service(host) => std::mem::take(&mut host.wants_crash),

@@ -99,6 +99,9 @@ impl ServiceHost {
         self.activities.insert(ticket, Activity::new(work, key, place, outcome, call_key));
         let (process, life) = (seat.process, seat.life);
         let first = if mode == FenceMode::External { Stage::Intent } else { Stage::Commit };
+        if outcome == Outcome::Stuck {
+            return;
+        }
         env.after(timeout_us, Event::Work { process, life, ticket, stage: Stage::Timeout });
         let is_slow = !env.is_healed && env.random.work.chance(env.options.behaviour.slow);
         let delay_us = if is_slow { env.random.work.below(timeout_us) } else { env.random.work.tail(half_us) };
@@ -141,6 +144,16 @@ impl ServiceHost {
         }
     }
 
+    /// Whether a piece of work may be stuck: another process can do it, and enough credit is left for everything else.
+    fn may_be_stuck(&self, env: &Env) -> bool {
+        let options = &env.stores.services[self.service].options;
+        options.processes > 1 && (self.stuck() + 1) * 8 <= options.credit
+    }
+
+    fn stuck(&self) -> u64 {
+        self.activities.values().filter(|activity| activity.outcome == Outcome::Stuck).count() as u64
+    }
+
     /// How a call goes: drawn when it begins.
     fn choose(&mut self, env: &mut Env, work: &Work) -> Outcome {
         let behaviour = env.options.behaviour;
@@ -148,6 +161,7 @@ impl ServiceHost {
         if is_before && !work.undo && is_poisoned(&env.options, work) {
             return Outcome::Poison;
         }
+        let may_be_stuck = self.may_be_stuck(env);
         let random = &mut env.random.work;
         if !work.undo && (is_before || !env.is_healed) && random.chance(behaviour.reject) {
             return Outcome::Reject;
@@ -160,6 +174,7 @@ impl ServiceHost {
             (behaviour.fail_after, Outcome::FailAfter),
             (behaviour.late, Outcome::Late),
             (behaviour.hang, Outcome::Hang),
+            (if may_be_stuck { behaviour.stuck } else { 0 }, Outcome::Stuck),
         ];
         draws.into_iter().find(|&(rate, _)| random.chance(rate)).map_or(Outcome::Succeed, |(_, outcome)| outcome)
     }
@@ -225,7 +240,10 @@ impl ServiceHost {
 
     /// What it is still at, and what is not confirmed.
     pub fn left(&self) -> (u64, u64) {
-        (self.core.stats().running, self.core.stats().unconfirmed)
+        let stuck = self.stuck();
+        let stats = self.core.stats();
+        // What waits for something stuck is stuck too.
+        (if stuck > 0 { self.activities.len() as u64 - stuck } else { stats.running }, stats.unconfirmed)
     }
 }
 

@@ -201,7 +201,7 @@ impl ServiceHost {
             return Some(Stage::Commit);
         }
         match (activity.outcome, pinned) {
-            (Outcome::Fail | Outcome::Hang | Outcome::Poison, _) => {}
+            (Outcome::Fail | Outcome::Hang | Outcome::Stuck | Outcome::Poison, _) => {}
             (_, Some(Pinned::Cancelled)) => activity.outcome = Outcome::Fail,
             (Outcome::FailAfter, Some(_)) => {}
             (Outcome::Late, _) => self.call_late(env, activity),
