@@ -411,7 +411,6 @@ impl Broker {
     }
 
     fn close_record(&mut self, time_ms: u64) -> Record {
-        self.state.outcomes.order_from(lsn);
         let payload = std::mem::replace(&mut self.batch, Vec::with_capacity(64 * 1024));
         self.record(RecordKind::Transactions, time_ms, payload)
     }

@@ -54,8 +54,6 @@ impl Broker {
         self.ticked_ms = self.base_ms;
         self.applied.clear();
         let time_ms = self.base_ms;
-        self.state.outcomes.settle();
-        self.state.forget(time_ms);
         self.set_timers(time_ms);
         self.enqueue_all();
         self.state.counters = crate::state::Counters::default();

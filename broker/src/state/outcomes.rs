@@ -1,9 +1,6 @@
 //! Ended sagas, remembered for a stated window: so many, so long, so many bytes, whichever is least.
 //!
 //! They answer a repeated START, ATTACH and STATUS. An older key begins a new saga.
-//!
-//! They are forgotten in the order in which their sagas ended, by record and then by sequence, before a restart and
-//! after it. A replay meets copies of old ones behind newer ones: it forgets nothing until `settle`.
 
 use std::collections::VecDeque;
 
@@ -43,7 +40,8 @@ impl Default for Window {
     }
 }
 
-/// See the module's text. A new one is in a replay.
+/// See the module's text.
+#[derive(Default)]
 pub struct Outcomes {
     pub window: Window,
     ring: VecDeque<Outcome>,
@@ -51,20 +49,6 @@ pub struct Outcomes {
     forgotten: u64,
     by_sequence: HashMap<u64, u64, FixedState>,
     bytes: usize,
-    is_replaying: bool,
-}
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        Self {
-            window: Window::default(),
-            ring: VecDeque::new(),
-            forgotten: 0,
-            by_sequence: HashMap::with_hasher(FixedState::default()),
-            bytes: 0,
-            is_replaying: true,
-        }
-    }
 }
 
 impl Outcomes {
@@ -101,7 +85,7 @@ impl Outcomes {
 
     /// Forgets the oldest one if it is outside the window. The caller forgets its key.
     pub fn forget_one(&mut self, now_ms: u64) -> Option<Outcome> {
-        let oldest = self.ring.front().filter(|_| !self.is_replaying)?;
+        let oldest = self.ring.front()?;
         let too_many = self.ring.len() > self.window.count || self.bytes > self.window.bytes;
         if !too_many && oldest.ended_ms.saturating_add(self.window.age_ms) > now_ms {
             return None;
@@ -111,23 +95,6 @@ impl Outcomes {
         self.bytes -= gone.body.len();
         self.by_sequence.remove(&gone.id.sequence.get());
         Some(gone)
-    }
-
-    /// Puts those of the last records, from this one on, into order. To be called with each record.
-    pub fn order_from(&mut self, lsn: u64) {
-        let newer = self.ring.iter().rev().take_while(|outcome| outcome.lsn >= lsn).count();
-        let first = self.ring.len() - newer;
-        let ring = self.ring.make_contiguous();
-        ring[first..].sort_unstable_by_key(|outcome| (outcome.lsn, outcome.id.sequence.get()));
-        for (number, outcome) in (self.forgotten + first as u64..).zip(&ring[first..]) {
-            self.by_sequence.insert(outcome.id.sequence.get(), number);
-        }
-    }
-
-    /// The replay is over.
-    pub fn settle(&mut self) {
-        self.order_from(0);
-        self.is_replaying = false;
     }
 
     /// The number of the oldest one that is remembered; numbers ascend by one.

@@ -66,7 +66,6 @@ struct OutcomeCopy {
     key_hash: U128,
     digest: U64,
     ended_ms: U64,
-    ended_lsn: U64,
     code: U16,
     reserved: [u8; 6],
 }
@@ -75,7 +74,7 @@ const _: () = {
     assert!(size_of::<Item>() == 8);
     assert!(size_of::<OriginCopy>() == 32);
     assert!(size_of::<SagaCopy>() == 88);
-    assert!(size_of::<OutcomeCopy>() == 72);
+    assert!(size_of::<OutcomeCopy>() == 64);
 };
 
 fn item(out: &mut Vec<u8>, what: u32, write: impl FnOnce(&mut Vec<u8>)) {
@@ -155,7 +154,6 @@ impl State {
                 key_hash: outcome.key_hash.into(),
                 digest: outcome.digest.into(),
                 ended_ms: outcome.ended_ms.into(),
-                ended_lsn: outcome.lsn.into(),
                 code: outcome.code.code().into(),
                 reserved: [0; 6],
             };
@@ -266,7 +264,7 @@ impl State {
             digest: copy.digest.get(),
             code,
             ended_ms: copy.ended_ms.get(),
-            lsn: copy.ended_lsn.get(),
+            lsn: at.lsn,
             oldest_lsn: at.lsn,
             body: body.into(),
         });

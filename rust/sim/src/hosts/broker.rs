@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use sagacore_broker::broker::{Opened, Room};
-use sagacore_broker::log::{Disk, DiskError, LogError, Recovered};
+use sagacore_broker::log::{Disk, DiskError, LogError};
 use sagacore_broker::{Broker, Config, RecordKind, Window};
 
 use crate::checks::{describe, digest};
@@ -76,8 +76,13 @@ impl BrokerHost {
         let mut core = Broker::new(Self::config(env));
         self.replay(env, &mut core, &found.frames);
         self.hear_durable(env, &[Frame { kind: None, lsn: self.log.durable_lsn, time_ms: 0, payload: Vec::new() }]);
+        let opened = Opened {
+            next_lsn: self.log.next_lsn(),
+            boot_epoch: found.recovered.boot_epoch,
+            last_time_ms: found.recovered.last_time_ms,
+        };
         let now_ms = self.seat.now_ms(env);
-        let first = core.open(opened_after(&found.recovered, self.log.next_lsn()), now_ms);
+        let first = core.open(opened, now_ms);
         self.core = Some(core);
         if let Some(record) = first {
             self.log.append(record);
@@ -320,7 +325,6 @@ impl BrokerHost {
     /// The log alone gives the same state, twice (I17). Only where nothing waits to be written.
     pub fn check_replay(&mut self, env: &mut Env) {
         let Some(core) = self.core.as_ref().filter(|_| self.log.is_settled()) else { return };
-        let now_ms = self.seat.now_ms(env);
         let sequences = core.state().next_sequence;
         let live = digest(core, sequences);
         for _ in 0..2 {
@@ -335,7 +339,6 @@ impl BrokerHost {
                     return env.violate("I17", error.to_string());
                 }
             }
-            fresh.open(opened_after(&found.recovered, self.log.next_lsn()), now_ms);
             let replayed = digest(&fresh, sequences);
             if replayed != live {
                 let lacks = live.lines().find(|line| !replayed.contains(line));
@@ -358,8 +361,4 @@ impl BrokerHost {
     pub fn left(&self) -> (usize, usize) {
         self.core.as_ref().map_or((1, 1), |core| (core.state().sagas.len(), core.state().tokens.len()))
     }
-}
-
-fn opened_after(recovered: &Recovered, next_lsn: u64) -> Opened {
-    Opened { next_lsn, boot_epoch: recovered.boot_epoch, last_time_ms: recovered.last_time_ms }
 }
