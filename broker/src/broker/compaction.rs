@@ -76,11 +76,14 @@ impl Broker {
         }
         let mut job = self.compaction.job.take()?;
         let bytes_max = job.bytes_max;
-        let at = At { lsn: self.next_lsn, time_ms };
+        let at = At { lsn: self.next_lsn, offset: 0, time_ms };
         let mut out = Vec::with_capacity(bytes_max + 64 * 1024);
         let first_lsn = *job.first_lsn.get_or_insert(at.lsn);
         if job.next_plan == 0 {
             self.state.copy_origin(&mut out);
+            if self.state.relaxed {
+                self.state.copy_boot(0, &mut out);
+            }
         }
         job.next_plan = self.state.copy_plans(job.next_plan, at, bytes_max, &mut out);
         if out.len() < bytes_max {

@@ -7,10 +7,21 @@ use crate::state::Window;
 /// A record of this size is closed, unless the host says otherwise.
 const RECORD_BYTES_DEFAULT: usize = 1 << 20;
 
+/// When what a record published may leave the broker (rule 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Visibility {
+    /// Once the record is durable.
+    #[default]
+    Strict,
+    /// At once, except for START, the RUN of the pivot, the first UNDOs of an abort, and RESULT.
+    Relaxed,
+}
+
 /// What an operator may choose.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     pub shard: u16,
+    pub visibility: Visibility,
     pub outcomes: Window,
     pub stuck_after_ms: u64,
     /// Nothing is added to a record that has as many bytes. With one more transaction it must still fit into the log.
@@ -23,6 +34,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             shard: 0,
+            visibility: Visibility::Strict,
             outcomes: Window::default(),
             stuck_after_ms: STUCK_AFTER_MS_DEFAULT,
             record_bytes: RECORD_BYTES_DEFAULT,

@@ -101,7 +101,7 @@ impl Broker {
             self.state.sagas[saga].attached.push((session, message.header.amount.get()));
         }
         self.batch = batch;
-        self.note_applied();
+        self.note_applied(time_ms);
         if !message.header.has(Flags::QUIET) {
             let correlation = message.header.amount.get();
             self.effects.push_back((self.next_lsn, Effect::Started { session, correlation, sequence }));
@@ -173,7 +173,7 @@ impl Broker {
         self.applied.clear();
         let at = self.at(time_ms);
         self.state.advance(&self.consumed, transaction, at, &mut self.applied);
-        self.note_applied();
+        self.note_applied(time_ms);
     }
 
     /// A step was rejected or given up: the abort that follows is the same record (rule 5).
@@ -207,7 +207,7 @@ impl Broker {
         self.applied.clear();
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause, clean_step: clean.then_some(step) }, at, &mut self.applied);
-        self.note_applied();
+        self.note_applied(time_ms);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `receive` judges what a peer sent and gathers what is accepted into a record; `flush` hands the record out to be
 //! written; `synced` says that it is durable, and only then does anything that the record caused leave the broker
-//! (strict visibility). No clock, socket or file: time is an argument, frames and records are values.
+//! (strict visibility), or what decides (relaxed). No clock, socket or file: time is an argument, frames and records are values.
 
 mod compaction;
 mod config;
@@ -19,7 +19,7 @@ use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction
 use crate::delivery::{Fifo, Queues, answer};
 use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, encode_cause};
 use compaction::Compaction;
-pub use config::{Config, Room};
+pub use config::{Config, Room, Visibility};
 pub use recovery::{Opened, Unreadable};
 
 /// What is to be written to the log.
@@ -79,6 +79,8 @@ pub struct Broker {
     closed: VecDeque<Record>,
     next_lsn: u64,
     durable_lsn: u64,
+    /// Nothing runs ahead before this record is durable: it says that this boot lets things run ahead.
+    ahead_from_lsn: u64,
     boot_epoch: u32,
     /// Broker time is the last logged time plus monotonic time since the start.
     base_ms: u64,
@@ -121,6 +123,7 @@ impl Broker {
             closed: VecDeque::new(),
             next_lsn: 1,
             durable_lsn: 0,
+            ahead_from_lsn: 0,
             boot_epoch: 0,
             base_ms: 0,
             opened_ms: 0,
@@ -154,7 +157,7 @@ impl Broker {
     }
 
     fn at(&self, time_ms: u64) -> At {
-        At { lsn: self.next_lsn, time_ms }
+        At { lsn: self.next_lsn, offset: self.batch.len() as u32, time_ms }
     }
 
     /// Judges what a peer sent. Answers wait for `take_frames`.
@@ -259,10 +262,17 @@ impl Broker {
         });
     }
 
-    /// What a record changed becomes visible when it is durable.
-    fn note_applied(&mut self) {
+    /// What a record changed becomes visible when it is durable, or at once where it may run ahead of that.
+    fn note_applied(&mut self, time_ms: u64) {
         let lsn = self.next_lsn;
-        self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
+        let is_relaxed = self.config.visibility == Visibility::Relaxed && self.ahead_from_lsn <= self.durable_lsn;
+        for token in self.applied.published.drain(..) {
+            if is_relaxed && self.state.may_run_ahead(token, self.durable_lsn) {
+                self.queues.enqueue(&mut self.state, token);
+            } else {
+                self.effects.push_back((lsn, Effect::Token(token)));
+            }
+        }
         if let Some(saga) = self.applied.started.take() {
             self.set_deadline(saga);
         }
@@ -271,6 +281,7 @@ impl Broker {
         }
         if let Some((sequence, attached)) = self.applied.ended.take() {
             self.effects.push_back((lsn, Effect::Ended { sequence, attached }));
+            self.state.forget(time_ms);
         }
     }
 
@@ -387,10 +398,11 @@ impl Broker {
         self.applied.clear();
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause: &cause, clean_step: None }, at, &mut self.applied);
-        self.note_applied();
+        self.note_applied(time_ms);
     }
 
-    /// The next record to write, if there is one. Call it until there is none.
+    /// The next record to write, if there is one. Call it until there is none: then what may run ahead of the records
+    /// is on its way.
     pub fn flush(&mut self, now_ms: u64) -> Option<Record> {
         if let Some(record) = self.closed.pop_front() {
             return Some(record);

@@ -2,7 +2,7 @@
 
 use sagacore_core::wire::Transaction;
 
-use super::{Broker, Record, RecordKind};
+use super::{Broker, Record, RecordKind, Visibility};
 use crate::state::{At, Phase, SagaRef, TokenRef};
 
 /// A record of the log that the broker cannot read: it was written by another version.
@@ -20,6 +20,8 @@ pub struct Opened {
     pub boot_epoch: u32,
     /// The time of the last record: broker time goes on from there.
     pub last_time_ms: u64,
+    /// The broker was not stopped but killed: of what it had written last, some may be lost.
+    pub unclean: bool,
 }
 
 impl Broker {
@@ -28,7 +30,7 @@ impl Broker {
     /// # Errors
     /// `Unreadable`, where the record is of another version.
     pub fn replay(&mut self, kind: RecordKind, lsn: u64, time_ms: u64, payload: &[u8]) -> Result<(), Unreadable> {
-        let at = At { lsn, time_ms };
+        let mut at = At { lsn, offset: 0, time_ms };
         if kind == RecordKind::Copies {
             return self.state.replay_copies(payload, at).map_err(|what| Unreadable { lsn, what: what.to_owned() });
         }
@@ -36,14 +38,24 @@ impl Broker {
         while !rest.is_empty() {
             let (transaction, after) =
                 Transaction::parse(rest).map_err(|broken| Unreadable { lsn, what: broken.name() })?;
+            at.offset = (payload.len() - after.len()) as u32;
             self.state.replay(&transaction, at, &mut self.applied);
             rest = after;
+        }
+        if self.state.outcomes.len() > 2 * self.config.outcomes.count {
+            self.state.forget(time_ms);
         }
         Ok(())
     }
 
+    /// The log has been read: what it says beyond the window of ended sagas is forgotten.
+    pub fn replayed(&mut self, time_ms: u64) {
+        self.state.forget(time_ms);
+    }
+
     /// Begins to serve. Every pending token counts as delivered (rule 2) and is due. A new log begins with a record
-    /// that says where its keys' secret and its sequences start.
+    /// that says where its keys' secret and its sequences start; one of relaxed visibility, at each start, with one
+    /// that says which sagas are wide.
     pub fn open(&mut self, opened: Opened, now_ms: u64) -> Option<Record> {
         self.next_lsn = opened.next_lsn;
         self.durable_lsn = opened.next_lsn - 1;
@@ -54,15 +66,31 @@ impl Broker {
         self.ticked_ms = self.base_ms;
         self.applied.clear();
         let time_ms = self.base_ms;
+        self.replayed(time_ms);
         self.set_timers(time_ms);
         self.enqueue_all();
         self.state.counters = crate::state::Counters::default();
-        if opened.next_lsn > 1 && self.state.next_sequence > 1 {
+        let mut payload = Vec::new();
+        if opened.next_lsn == 1 || self.state.next_sequence == 1 {
+            self.state.copy_origin(&mut payload);
+        }
+        self.begin_boot(opened.unclean, &mut payload);
+        if payload.is_empty() {
             return None;
         }
-        let mut payload = Vec::new();
-        self.state.copy_origin(&mut payload);
         Some(self.record(RecordKind::Copies, time_ms, payload))
+    }
+
+    /// Where something ran ahead of the log that was then lost, a step may have run that no token names: the sagas of
+    /// that time are wide. Nothing runs ahead of the record that says so.
+    fn begin_boot(&mut self, unclean: bool, payload: &mut Vec<u8>) {
+        let relaxed = self.config.visibility == Visibility::Relaxed;
+        if self.state.relaxed || relaxed {
+            let wide_before = if self.state.relaxed && unclean { self.state.next_sequence } else { 0 };
+            self.state.begin_boot(relaxed, wide_before);
+            self.state.copy_boot(wide_before, payload);
+            self.ahead_from_lsn = self.next_lsn;
+        }
     }
 
     fn set_timers(&mut self, time_ms: u64) {

@@ -136,16 +136,16 @@ impl State {
             digest: saga.digest,
             code,
             ended_ms: at.time_ms,
-            lsn: at.lsn,
+            ended_at: (at.lsn, at.offset),
             oldest_lsn: saga.oldest_lsn,
             body,
         });
         out.ended = Some((sequence, saga.attached));
-        self.forget(at.time_ms);
     }
 
     /// Forgets outcomes that are outside the window, and their keys.
     pub fn forget(&mut self, now_ms: u64) {
+        self.outcomes.sort();
         while let Some(gone) = self.outcomes.forget_one(now_ms) {
             if self.keys.get(&gone.key_hash) == Some(&gone.id.sequence.get()) {
                 self.keys.remove(&gone.key_hash);

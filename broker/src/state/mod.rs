@@ -107,10 +107,11 @@ impl Token {
     }
 }
 
-/// The place of a record in the log, and its time.
+/// The place of a record in the log, how much of it has been applied, and its time.
 #[derive(Debug, Clone, Copy)]
 pub struct At {
     pub lsn: u64,
+    pub offset: u32,
     pub time_ms: u64,
 }
 
@@ -140,6 +141,8 @@ pub struct State {
     pub outcomes: Outcomes,
     pub next_sequence: u64,
     pub counters: Counters,
+    /// In the boot that wrote the log's end, or in this one, tokens may run ahead of the log (rule 8).
+    pub relaxed: bool,
     /// Twice the largest tokens of all running sagas: what the disk must still have room for.
     pub reserved_bytes: u64,
     scratch: Vec<u8>,
@@ -158,6 +161,7 @@ impl State {
             outcomes: Outcomes::default(),
             next_sequence: 1,
             counters: Counters::default(),
+            relaxed: false,
             reserved_bytes: 0,
             scratch: Vec::new(),
         }
@@ -217,6 +221,21 @@ impl State {
             let token = self.tokens.get(next)?;
             Some(std::mem::replace(&mut next, token.next))
         })
+    }
+
+    /// Whether a token may leave before it is durable (rule 8): if it is lost, its saga is wide, and all that could
+    /// have run because of it is undone. So START, whose loss would leave no saga, may not, nor what aborts it before it
+    /// is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no lost abort may
+    /// cause.
+    pub fn may_run_ahead(&self, token: TokenRef, durable_lsn: u64) -> bool {
+        let token = &self.tokens[token];
+        match token.kind {
+            Kind::Start => false,
+            Kind::Revoked => self.sagas[token.saga].oldest_lsn <= durable_lsn,
+            Kind::Run => self.plan_of(token.saga).plan.pivot.map(u16::from) != Some(token.position),
+            Kind::Undo => token.undo != token.done,
+            _ => true,
+        }
     }
 
     pub fn plan_of(&self, saga: SagaRef) -> &Registered {

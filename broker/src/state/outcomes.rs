@@ -19,8 +19,9 @@ pub struct Outcome {
     pub digest: u64,
     pub code: OutcomeCode,
     pub ended_ms: u64,
-    /// The record that ended it, and the oldest record that a replay needs to know it.
-    pub lsn: u64,
+    /// The record that ended it, and where in that record: outcomes are forgotten in this order.
+    pub ended_at: (u64, u32),
+    /// The oldest record that a replay needs to know it.
     pub oldest_lsn: u64,
     /// The sections of its RESULT.
     pub body: Box<[u8]>,
@@ -45,6 +46,8 @@ impl Default for Window {
 pub struct Outcomes {
     pub window: Window,
     ring: VecDeque<Outcome>,
+    /// A replay met copies, which are in the log behind those that ended after them.
+    is_unsorted: bool,
     /// Outcomes forgotten so far: an outcome's number less this is its place in the ring.
     forgotten: u64,
     by_sequence: HashMap<u64, u64, FixedState>,
@@ -80,7 +83,18 @@ impl Outcomes {
         }
         self.bytes += outcome.body.len();
         self.by_sequence.insert(sequence, self.forgotten + self.ring.len() as u64);
+        self.is_unsorted |= self.ring.back().is_some_and(|last| last.ended_at > outcome.ended_at);
         self.ring.push_back(outcome);
+    }
+
+    /// Brings them into the order in which they ended.
+    pub fn sort(&mut self) {
+        if std::mem::take(&mut self.is_unsorted) {
+            self.ring.make_contiguous().sort_unstable_by_key(|outcome| outcome.ended_at);
+            for (index, outcome) in self.ring.iter().enumerate() {
+                self.by_sequence.insert(outcome.id.sequence.get(), self.forgotten + index as u64);
+            }
+        }
     }
 
     /// Forgets the oldest one if it is outside the window. The caller forgets its key.
@@ -105,5 +119,36 @@ impl Outcomes {
     /// The outcomes from a number on, to copy them forward.
     pub fn from(&mut self, number: u64) -> impl Iterator<Item = &mut Outcome> {
         self.ring.iter_mut().skip(number.saturating_sub(self.forgotten) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(sequence: u64, ended_at: (u64, u32)) -> Outcome {
+        Outcome {
+            id: SagaId::new(0, sequence, 0),
+            plan: 1,
+            key_hash: 0,
+            digest: 0,
+            code: OutcomeCode::Completed,
+            ended_ms: 0,
+            ended_at,
+            oldest_lsn: 1,
+            body: Box::default(),
+        }
+    }
+
+    #[test]
+    fn copies_that_a_replay_meets_late_are_forgotten_first() {
+        let mut outcomes = Outcomes { window: Window { count: 2, ..Window::default() }, ..Outcomes::default() };
+        for (sequence, ended_at) in [(5, (9, 8)), (6, (9, 64)), (3, (2, 0)), (4, (2, 40))] {
+            outcomes.add(outcome(sequence, ended_at));
+        }
+        outcomes.sort();
+        let forgotten = std::iter::from_fn(|| outcomes.forget_one(0)).map(|gone| gone.id.sequence.get());
+        assert_eq!(forgotten.collect::<Vec<_>>(), [3, 4]);
+        assert!([5, 6].into_iter().all(|sequence| outcomes.get(sequence).is_some_and(|o| o.id.sequence == sequence)));
     }
 }

@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! offset size field
-//!      0    4 what     1 origin, 2 plan, 3 saga, 4 outcome
+//!      0    4 what     1 origin, 2 plan, 3 saga, 4 outcome, 5 boot
 //!      4    4 length   of what follows, without padding to 8
 //!      8      origin:  `OriginCopy`
+//!             boot:    `BootCopy`
 //!             plan:    its definition
 //!             saga:    `SagaCopy`, then its pending tokens as messages
 //!             outcome: `OutcomeCopy`, then the sections of its RESULT
@@ -26,6 +27,7 @@ const ORIGIN: u32 = 1;
 const PLAN: u32 = 2;
 const SAGA: u32 = 3;
 const OUTCOME: u32 = 4;
+const BOOT: u32 = 5;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -41,6 +43,17 @@ struct OriginCopy {
     next_sequence: U64,
     shard: U16,
     reserved: [u8; 6],
+}
+
+/// A boot begins whose tokens may run ahead of the log, or ends a time in which they did.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct BootCopy {
+    /// Sagas with a lower sequence are wide from now on.
+    wide_before: U64,
+    /// 1: tokens may run ahead. 0: not any more.
+    relaxed: U32,
+    reserved: [u8; 4],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -66,15 +79,19 @@ struct OutcomeCopy {
     key_hash: U128,
     digest: U64,
     ended_ms: U64,
+    ended_lsn: U64,
+    /// Where in that record.
+    ended_offset: U32,
     code: U16,
-    reserved: [u8; 6],
+    reserved: [u8; 2],
 }
 
 const _: () = {
     assert!(size_of::<Item>() == 8);
     assert!(size_of::<OriginCopy>() == 32);
+    assert!(size_of::<BootCopy>() == 16);
     assert!(size_of::<SagaCopy>() == 88);
-    assert!(size_of::<OutcomeCopy>() == 64);
+    assert!(size_of::<OutcomeCopy>() == 72);
 };
 
 fn item(out: &mut Vec<u8>, what: u32, write: impl FnOnce(&mut Vec<u8>)) {
@@ -97,6 +114,23 @@ impl State {
             reserved: [0; 6],
         };
         item(out, ORIGIN, |out| out.extend_from_slice(origin.as_bytes()));
+    }
+
+    /// Says of a boot which sagas are wide, and whether tokens may run ahead.
+    pub fn copy_boot(&self, wide_before: u64, out: &mut Vec<u8>) {
+        let boot =
+            BootCopy { wide_before: wide_before.into(), relaxed: u32::from(self.relaxed).into(), reserved: [0; 4] };
+        item(out, BOOT, |out| out.extend_from_slice(boot.as_bytes()));
+    }
+
+    /// A boot begins: sagas with a lower sequence than this become wide.
+    pub fn begin_boot(&mut self, relaxed: bool, wide_before: u64) {
+        self.relaxed = relaxed;
+        if wide_before > 0 {
+            for saga in self.sagas.values_mut().filter(|saga| saga.id.sequence.get() < wide_before) {
+                saga.wide = true;
+            }
+        }
     }
 
     /// Copies the plans from a number on, as long as `out` stays below a size; they then count as defined at `at`.
@@ -154,8 +188,10 @@ impl State {
                 key_hash: outcome.key_hash.into(),
                 digest: outcome.digest.into(),
                 ended_ms: outcome.ended_ms.into(),
+                ended_lsn: outcome.ended_at.0.into(),
+                ended_offset: outcome.ended_at.1.into(),
                 code: outcome.code.code().into(),
-                reserved: [0; 6],
+                reserved: [0; 2],
             };
             item(out, OUTCOME, |out| {
                 out.extend_from_slice(copy.as_bytes());
@@ -183,6 +219,7 @@ impl State {
                 PLAN => self.replay_plan(data, at)?,
                 SAGA => self.replay_saga(data, at)?,
                 OUTCOME => self.replay_outcome(data, at)?,
+                BOOT => self.replay_boot(data)?,
                 _ => return Err("a copy of something unknown"),
             }
             rest = &after[padded(length)..];
@@ -195,6 +232,12 @@ impl State {
         self.secret = origin.secret;
         self.shard = origin.shard.get();
         self.next_sequence = self.next_sequence.max(origin.next_sequence.get());
+        Ok(())
+    }
+
+    fn replay_boot(&mut self, data: &[u8]) -> Result<(), &'static str> {
+        let boot = BootCopy::ref_from_bytes(data).map_err(|_| "a boot of another size")?;
+        self.begin_boot(boot.relaxed.get() != 0, boot.wide_before.get());
         Ok(())
     }
 
@@ -264,7 +307,7 @@ impl State {
             digest: copy.digest.get(),
             code,
             ended_ms: copy.ended_ms.get(),
-            lsn: at.lsn,
+            ended_at: (copy.ended_lsn.get(), copy.ended_offset.get()),
             oldest_lsn: at.lsn,
             body: body.into(),
         });

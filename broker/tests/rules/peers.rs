@@ -52,7 +52,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let mut broker = Broker::new(Config { stuck_after_ms: 5_000, ..Config::default() });
-        let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0 }, 0);
+        let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0, unclean: false }, 0);
         let mut world = Self { broker, now_ms: 0, log: Vec::new(), syncs: true, inboxes: Vec::new(), numbers: 0 };
         world.log.extend(first);
         world.settle();
@@ -68,7 +68,7 @@ impl World {
         }
         let last_time_ms = self.log.last().map_or(0, |record| record.time_ms);
         let next_lsn = self.log.len() as u64 + 1;
-        let first = broker.open(Opened { next_lsn, boot_epoch: 2, last_time_ms }, self.now_ms);
+        let first = broker.open(Opened { next_lsn, boot_epoch: 2, last_time_ms, unclean: true }, self.now_ms);
         self.broker = broker;
         self.inboxes.clear();
         self.log.extend(first);

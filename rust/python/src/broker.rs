@@ -132,7 +132,7 @@ fn replay(core: &mut Core, entry: &Entry<'_>, failed: &mut Option<String>) {
 
 impl Inner {
     fn open_in_memory(&mut self, now_ms: u64) -> String {
-        let opened = Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0 };
+        let opened = Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0, unclean: false };
         if let Some(record) = self.core.open(opened, now_ms) {
             self.write(record, now_ms);
         }
@@ -167,7 +167,12 @@ impl Inner {
             Ok((LogThread::start(writer, options)?, next_lsn))
         };
         let (thread, next_lsn) = start().map_err(|error| refused(&error))?;
-        let opened = Opened { next_lsn, boot_epoch: found.boot_epoch, last_time_ms: found.last_time_ms };
+        let opened = Opened {
+            next_lsn,
+            boot_epoch: found.boot_epoch,
+            last_time_ms: found.last_time_ms,
+            unclean: found.unclean,
+        };
         let first = self.core.open(opened, now_ms);
         let text = format!(
             "boot {}, {} records, {} sagas running, {} remembered, {}{}",

@@ -23,6 +23,6 @@ mod world;
 
 pub use checks::Violation;
 pub use mutation::Mutation;
-pub use options::{Behaviour, Fault, FenceMode, NetworkOptions, Options, ServiceOptions};
+pub use options::{Ahead, Behaviour, Fault, FenceMode, NetworkOptions, Options, ServiceOptions};
 pub use situations::{Situation, Situations};
 pub use world::{Report, run};

@@ -111,6 +111,25 @@ pub struct Behaviour {
     pub poison: u64,
 }
 
+/// Which boots of the broker let tokens run ahead of the log (rule 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    Never,
+    Always,
+    /// Every other one.
+    InTurn,
+}
+
+impl Ahead {
+    pub fn in_boot(self, boot: u32) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::InTurn => boot % 2 == 1,
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -145,6 +164,7 @@ pub struct Options {
     pub cancel: u64,
     /// Clocks begin at different times and do not run equally fast.
     pub has_uneven_clocks: bool,
+    pub ahead: Ahead,
 }
 
 /// After the last fault everything must have ended within this time.
@@ -202,6 +222,11 @@ impl Options {
             },
             cancel: if is_calm || random.coin() { 0 } else { random.magnitude(10, 3_000) },
             has_uneven_clocks: !is_calm && random.coin(),
+            ahead: match random.below(8) {
+                0..4 => Ahead::Never,
+                4..7 => Ahead::Always,
+                _ => Ahead::InTurn,
+            },
             faults,
         }
     }

@@ -85,6 +85,12 @@ situations! {
     CoordinatorGaveBack,
     ResultAfterRestart,
     StuckListed,
+    /// A token left the broker before it was durable.
+    RanAhead,
+    /// After a crash a step has its effect, and the log does not know that it was asked for.
+    LostRunTookEffect,
+    /// An abort undid more than the tokens named: of the rest nobody knew whether it had run.
+    WideAbort,
 }
 
 /// How often each was reached.

@@ -60,7 +60,7 @@ impl World {
             schedule: Schedule::default(),
             network: Network::new(options.network, processes, stream("network")),
             stores: Stores::new(&options.services, &models),
-            checks: Checks::new(models, options.outcomes_max),
+            checks: Checks::new(models, options.outcomes_max, options.ahead != crate::options::Ahead::Never),
             trace: Trace::new(is_told),
             random: Streams {
                 disk: stream("disk"),

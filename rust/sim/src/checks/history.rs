@@ -53,6 +53,10 @@ pub struct SagaHistory {
     pub forward_messages: u64,
     /// The pivot's RUN has left the broker.
     pub is_decided: bool,
+    /// Something of it may have run ahead of a log that was then lost.
+    pub is_wide: bool,
+    /// What an abort undoes is more than what its tokens named.
+    pub is_widened: bool,
 }
 
 impl SagaHistory {
@@ -71,6 +75,8 @@ pub struct History {
     hashes: Vec<u64>,
     pub ended: usize,
     outcomes_max: usize,
+    /// In some boots, tokens may run ahead of the log.
+    pub may_run_ahead: bool,
     /// Sagas that ended since somebody looked.
     pub newly_ended: Vec<SagaKey>,
     /// Situations that were met since somebody looked.
@@ -79,9 +85,9 @@ pub struct History {
 
 impl History {
     /// The broker remembers so many ended sagas.
-    pub fn new(models: &[Model], outcomes_max: usize) -> Self {
+    pub fn new(models: &[Model], outcomes_max: usize, may_run_ahead: bool) -> Self {
         let by_fingerprint = models.iter().enumerate().map(|(index, model)| (model.fingerprint, index)).collect();
-        Self { by_fingerprint, outcomes_max, ..Self::default() }
+        Self { by_fingerprint, outcomes_max, may_run_ahead, ..Self::default() }
     }
 
     /// The last durable record.
@@ -180,6 +186,8 @@ impl History {
             messages: 0,
             forward_messages: 0,
             is_decided: false,
+            is_wide: false,
+            is_widened: false,
         };
         self.sagas.insert(key, saga);
         Ok(())

@@ -45,8 +45,11 @@ impl Ledger {
         let code = found.ended.as_ref().map(|ended| ended.code);
         // A step without compensation has no effect that anybody would miss, so nobody keeps it from coming late.
         let matters = model.compensable & (1 << step) != 0 || model.before_pivot & (1 << step) == 0;
+        // Nor does one that an operator skipped the compensation of.
+        let matters = matters && found.skipped & (1 << step) == 0;
         ensure!(code.is_none() || !matters, "I3", "step {step} of {saga:?} takes effect after {code:?}");
-        ensure!(found.published_run(step), "I8", "step {step} of {saga:?} takes effect, and its RUN is not durable");
+        let may_run = found.published_run(step) || (history.may_run_ahead && model.pivot != Some(step));
+        ensure!(may_run, "I8", "step {step} of {saga:?} takes effect, and its RUN is not durable");
         for earlier in steps(model.ancestors[step]) {
             let there = self.records.get(&(saga, key.1, earlier));
             let was_there = there.is_some_and(|record| record.effects > 0 || record.is_lost);

@@ -1,6 +1,7 @@
 //! The invariants, judged on every event: what the log says (`history`), what the services did (`ledger`), what passes
-//! the broker's socket (`boundary`), and whether the log alone gives the same state (`replay`).
+//! the broker's socket (`boundary`), what may run ahead of the log (`ahead`), and whether the log alone gives the same state (`replay`).
 
+mod ahead;
 mod boundary;
 mod history;
 mod ledger;
@@ -13,6 +14,7 @@ use crate::model::Model;
 use crate::situations::Situations;
 use crate::trace::Trace;
 
+pub use ahead::Ahead;
 pub use boundary::{Boundary, describe};
 pub use history::{History, skipped};
 pub use ledger::{Ledger, StepKey};
@@ -40,18 +42,20 @@ pub struct Checks {
     pub history: History,
     pub ledger: Ledger,
     pub boundary: Boundary,
+    pub ahead: Ahead,
     pub violations: Vec<Violation>,
     pub situations: Situations,
 }
 
 impl Checks {
-    /// The broker remembers so many ended sagas.
-    pub fn new(models: Vec<Model>, outcomes_max: usize) -> Self {
+    /// The broker remembers so many ended sagas, and in some boots tokens may run ahead of the log.
+    pub fn new(models: Vec<Model>, outcomes_max: usize, may_run_ahead: bool) -> Self {
         Self {
-            history: History::new(&models, outcomes_max),
+            history: History::new(&models, outcomes_max, may_run_ahead),
             models,
             ledger: Ledger::default(),
             boundary: Boundary::default(),
+            ahead: Ahead::default(),
             violations: Vec::new(),
             situations: Situations::default(),
         }

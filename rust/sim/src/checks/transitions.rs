@@ -64,6 +64,7 @@ impl SagaHistory {
 
     fn abort_situation(&self) -> Option<Situation> {
         match (self.cause, self.undo_set) {
+            _ if self.is_widened => Some(Situation::WideAbort),
             (Some(CauseCode::Deadline), _) => Some(Situation::DeadlineAbort),
             (Some(CauseCode::DeliveryLimit), _) => Some(Situation::DeliveryLimit),
             (_, Some(0)) => Some(Situation::NothingToUndo),
@@ -137,7 +138,9 @@ impl SagaHistory {
         let (done, active) =
             self.pending.values().fold((0, 0), |(done, active), token| (done | token.done, active | token.active));
         let clean = abort.clean_step.map_or(0, |step| 1u64 << step);
-        let undo = reached & model.compensable;
+        let named = reached & model.compensable;
+        let undo = if self.is_wide { model.compensable } else { named };
+        self.is_widened = undo != named;
         self.pending.clear();
         let revoked = Pending { done, active: active & !clean, undo };
         self.pending.insert((Kind::Revoked.code(), 0), revoked);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sagacore_broker::broker::{Opened, Room};
 use sagacore_broker::log::{Disk, DiskError, LogError};
-use sagacore_broker::{Broker, Config, RecordKind, Window};
+use sagacore_broker::{Broker, Config, RecordKind, Visibility, Window};
 
 use crate::checks::{describe, digest};
 use crate::env::{Env, FRAMES_A_WAKE, Seat};
@@ -42,11 +42,13 @@ impl BrokerHost {
         }
     }
 
-    fn config(env: &Env) -> Config {
+    fn config(&self, env: &Env) -> Config {
         let mut secret = [7; 16];
         secret[..8].copy_from_slice(&env.options.seed.to_le_bytes());
         let outcomes = Window { count: env.options.outcomes_max, ..Window::default() };
-        Config { secret, outcomes, stuck_after_ms: env.options.stuck_after_ms, ..Config::default() }
+        let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
+        let visibility = if may_run_ahead { Visibility::Relaxed } else { Visibility::Strict };
+        Config { secret, outcomes, stuck_after_ms: env.options.stuck_after_ms, visibility, ..Config::default() }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.
@@ -73,15 +75,19 @@ impl BrokerHost {
             ];
             reached.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, situation)| env.reach(situation));
         }
-        let mut core = Broker::new(Self::config(env));
+        let mut core = Broker::new(self.config(env));
         self.replay(env, &mut core, &found.frames);
         self.hear_durable(env, &[Frame { kind: None, lsn: self.log.durable_lsn, time_ms: 0, payload: Vec::new() }]);
         let opened = Opened {
             next_lsn: self.log.next_lsn(),
             boot_epoch: found.recovered.boot_epoch,
             last_time_ms: found.recovered.last_time_ms,
+            unclean: found.recovered.unclean,
         };
         let now_ms = self.seat.now_ms(env);
+        let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
+        let read_lsn = found.recovered.next_lsn - 1;
+        env.checks.boot(read_lsn, opened.next_lsn, opened.unclean, may_run_ahead);
         let first = core.open(opened, now_ms);
         self.core = Some(core);
         if let Some(record) = first {
@@ -251,6 +257,9 @@ impl BrokerHost {
                 }
             }
             env.trace.mix_bytes(&record.payload);
+            if record.kind == RecordKind::Transactions {
+                env.checks.ahead.written(&record.payload);
+            }
             if lsn != self.log.next_lsn() {
                 env.checks.violate(&mut env.trace, "I2", format!("record {lsn} follows {}", self.log.last_lsn));
             }
@@ -325,10 +334,10 @@ impl BrokerHost {
     /// The log alone gives the same state, twice (I17). Only where nothing waits to be written.
     pub fn check_replay(&mut self, env: &mut Env) {
         let Some(core) = self.core.as_ref().filter(|_| self.log.is_settled()) else { return };
-        let sequences = core.state().next_sequence;
+        let (sequences, time_ms) = (core.state().next_sequence, core.time_ms(self.seat.now_ms(env)));
         let live = digest(core, sequences);
         for _ in 0..2 {
-            let mut fresh = Broker::new(Self::config(env));
+            let mut fresh = Broker::new(self.config(env));
             let found = match read(&self.log.disk.copy(), self.log.config()) {
                 Ok(found) => found,
                 Err(error) => return env.violate("I17", format!("the log cannot be read: {error}")),
@@ -339,6 +348,7 @@ impl BrokerHost {
                     return env.violate("I17", error.to_string());
                 }
             }
+            fresh.replayed(time_ms);
             let replayed = digest(&fresh, sequences);
             if replayed != live {
                 let lacks = live.lines().find(|line| !replayed.contains(line));

@@ -1,6 +1,6 @@
 //! What outlives the processes of a service: its database with the fence's rows, and the gateway that it calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sagacore_core::fence::{Event, RowState, on_event};
 use sagacore_core::worker::IDEMPOTENCY_KEY_BYTES;
@@ -71,6 +71,8 @@ pub struct Service {
     pub rows: BTreeMap<StepKey, Row>,
     pub gateway: BTreeMap<CallKey, Pinned>,
     pub late_calls: Vec<LateCall>,
+    /// What some process is stuck with.
+    pub stuck: BTreeSet<StepKey>,
 }
 
 impl Service {
@@ -95,6 +97,7 @@ impl Stores {
             rows: BTreeMap::new(),
             gateway: BTreeMap::new(),
             late_calls: Vec::new(),
+            stuck: BTreeSet::new(),
         });
         Self { services: services.collect(), effects: 0 }
     }
