@@ -12,42 +12,50 @@ from rich.console import Console
 
 from .latency import latency
 from .memory import memory
-from .plant import SLOTS, Durability
+from .plant import SLOTS, Durability, Visibility
 from .throughput import throughput
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
 
 
 @app.command(name="throughput")
-def run_throughput(*, durability: Durability = "sync", sagas: int = 50_000, json: bool = False) -> None:
+def run_throughput(
+    *, durability: Durability = "sync", visibility: Visibility = "relaxed", sagas: int = 50_000, json: bool = False
+) -> None:
     """Sagas a second, completed and compensated, at several numbers in flight.
 
     Parameters
     ----------
     durability
         What the broker's confirmation promises.
+    visibility
+        Whether everything waits for the broker's log, or only what decides.
     sagas
         Sagas for each row.
     json
         Print the best rows as one JSON object on the last line.
     """
-    _run(throughput(Console(), durability=durability, sagas=sagas), as_json=json)
+    _run(throughput(Console(), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
 
 
 @app.command(name="latency")
-def run_latency(*, durability: Durability = "sync", sagas: int = 2_000, json: bool = False) -> None:
+def run_latency(
+    *, durability: Durability = "sync", visibility: Visibility = "relaxed", sagas: int = 2_000, json: bool = False
+) -> None:
     """From start to outcome, one saga at a time.
 
     Parameters
     ----------
     durability
         What the broker's confirmation promises.
+    visibility
+        Whether everything waits for the broker's log, or only what decides.
     sagas
         Sagas for each row.
     json
         Print the figures as one JSON object on the last line.
     """
-    _run(latency(Console(), durability=durability, sagas=sagas), as_json=json)
+    _run(latency(Console(), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
 
 
 @app.command(name="memory")

@@ -11,21 +11,24 @@ from sagacore.demo.shop.contracts import Order
 from sagacore.demo.shop.saga import place_order
 
 from .closed_loop import closed_loop, share_of
-from .plant import Durability, OrderBook, Plant, key, running
+from .plant import Durability, OrderBook, Plant, Visibility, key, running
 
 WARM_UP = 2_000
 
 
-async def latency(console: Console, *, durability: Durability, sagas: int) -> dict[str, object]:
+async def latency(console: Console, *, durability: Durability, visibility: Visibility, sagas: int) -> dict[str, object]:
     """Start sagas one after another, print the table and return the figures."""
     book = OrderBook()
-    async with running(durability=durability) as plant:
+    async with running(durability=durability, visibility=visibility) as plant:
         await closed_loop(plant, place_order, book.take(WARM_UP), in_flight=64)
         rows = {
             "alone": await _one_at_a_time(plant, book.take(sagas)),
             "compensation": await _one_at_a_time(plant, book.take(sagas, rejected=True)),
         }
-    table = Table(title=f"one at a time, durability {durability}, effects and fences in memory", title_justify="left")
+    table = Table(
+        title=f"one at a time, durability {durability}, visibility {visibility}, effects and fences in memory",
+        title_justify="left",
+    )
     for column in ("", "p50 ms", "p99 ms", "slowest ms"):
         table.add_column(column, justify="right")
     for name, latencies_ms in rows.items():
@@ -34,6 +37,8 @@ async def latency(console: Console, *, durability: Durability, sagas: int) -> di
     console.print(table)
     return {
         "durability": durability,
+        "visibility": visibility,
+        "fences": "memory",
         **{
             name: {"p50_ms": round(share_of(row, 0.5), 3), "p99_ms": round(share_of(row, 0.99), 3)}
             for name, row in rows.items()

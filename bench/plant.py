@@ -16,6 +16,7 @@ from sagacore.demo.shop.contracts import PARCEL_QUANTITY_MAX, Order
 from sagacore.demo.shop.customers import incoming_orders
 
 Durability = Literal["sync", "os", "memory"]
+Visibility = Literal["strict", "relaxed"]
 PATIENCE_S = 60.0
 NOTICED_S = 10.0
 SLOTS = 65_536
@@ -49,14 +50,16 @@ class Plant:
 
 
 @contextlib.asynccontextmanager
-async def running(*, durability: Durability, slots: int = SLOTS) -> AsyncIterator[Plant]:
+async def running(
+    *, durability: Durability, visibility: Visibility = "strict", slots: int = SLOTS
+) -> AsyncIterator[Plant]:
     """Start everything, and stop it afterwards. The broker's log is in a temporary folder."""
     with (
         tempfile.TemporaryDirectory(prefix="sagacore-bench-") as folder,
         local_endpoint() as endpoint,
         Fleet(Path(folder)) as fleet,
     ):
-        start_broker(fleet, endpoint, durability=durability)
+        start_broker(fleet, endpoint, durability=durability, visibility=visibility)
         start_coordinators(fleet, endpoint, count=1, slots=slots)
         async with Client(endpoint, timeout=PATIENCE_S) as client:
             for service in SERVICES:

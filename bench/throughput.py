@@ -11,24 +11,29 @@ from rich.table import Table
 from sagacore.demo.shop.saga import place_order
 
 from .closed_loop import Figures, closed_loop
-from .plant import Durability, OrderBook, Plant, running
+from .plant import Durability, OrderBook, Plant, Visibility, running
 
 IN_FLIGHT = (64, 512, 2_048, 4_096, 8_192)
 WARM_UP = 5_000
 
 
-async def throughput(console: Console, *, durability: Durability, sagas: int) -> dict[str, object]:
+async def throughput(
+    console: Console, *, durability: Durability, visibility: Visibility, sagas: int
+) -> dict[str, object]:
     """Run both workloads at every level, print the tables and return the best of each."""
     book = OrderBook()
-    async with running(durability=durability) as plant:
+    async with running(durability=durability, visibility=visibility) as plant:
         await closed_loop(plant, place_order, book.take(WARM_UP), in_flight=512)
         success = await _levels(plant, book, sagas, compensated=False)
-        console.print(_table(f"completed, durability {durability}, effects and fences in memory", success))
+        promises = f"durability {durability}, visibility {visibility}, effects and fences in memory"
+        console.print(_table(f"completed, {promises}", success))
         rollback = await _levels(plant, book, sagas, compensated=True)
-        console.print(_table(f"rejected at the last step, durability {durability}", rollback))
+        console.print(_table(f"rejected at the last step, {promises}", rollback))
     best, best_rollback = _best(success), _best(rollback)
     return {
         "durability": durability,
+        "visibility": visibility,
+        "fences": "memory",
         "success": best.as_json(),
         "rollback": best_rollback.as_json(),
         "cpu_us_per_saga": best.cpu_us_per_saga,

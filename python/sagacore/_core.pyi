@@ -73,6 +73,7 @@ class Broker:
         *,
         directory: str | None,
         durability: str,
+        visibility: str,
         segment_bytes: int,
         sync_interval_us: int,
         stuck_after_ms: int,

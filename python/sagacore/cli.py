@@ -46,6 +46,7 @@ def broker(
     endpoint: Endpoint = ENDPOINT,
     data: Path | None = None,
     durability: Literal["sync", "os", "memory"] = "sync",
+    visibility: Literal["strict", "relaxed"] = "strict",
     segment_bytes: int = 64 << 20,
     sync_interval_us: int = 1_000,
     stuck_after_ms: int = 60_000,
@@ -62,6 +63,9 @@ def broker(
         Folder of the log. Needed unless durability is "memory".
     durability
         When a transaction counts: synced to the disk, written to the system, or at once and gone with the process.
+    visibility
+        Strict: nothing leaves before it is durable. Relaxed: steps run ahead of the log, and only what decides waits
+        (start, pivot, the first compensations, outcome); after a crash an abort compensates the saga's whole plan.
     segment_bytes
         Size of a segment of the log, in bytes.
     sync_interval_us
@@ -83,6 +87,7 @@ def broker(
             endpoint=endpoint,
             data=data,
             durability=durability,
+            visibility=visibility,
             segment_bytes=segment_bytes,
             sync_interval_us=sync_interval_us,
             stuck_after_ms=stuck_after_ms,

@@ -65,6 +65,10 @@ def test_several_coordinators_and_workers_share_the_work_and_survive_kills() -> 
     assert run_demo(*options)["kills"] == 6
 
 
+def test_relaxed_visibility_loses_nothing_when_processes_are_killed() -> None:
+    assert run_demo("--visibility", "relaxed", "--reject", "0.1", "--kill", "6")["kills"] == 6
+
+
 @pytest.mark.parametrize("durability", ["os", "memory"])
 def test_other_durabilities_work(durability: str) -> None:
     assert run_demo("--durability", durability, "--reject", "0")["completed"] == ORDERS

@@ -164,16 +164,16 @@ impl Broker {
         self.state.expect(&self.consumed, &mut self.expected).map_err(mismatch)?;
         self.state.check(first, &self.expected, transaction.messages()).map_err(mismatch)?;
         self.accept(transaction, time_ms);
+        self.note_applied(time_ms);
         Ok(())
     }
 
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
-    pub(super) fn accept(&mut self, transaction: &Transaction<'_>, time_ms: u64) {
+    fn accept(&mut self, transaction: &Transaction<'_>, time_ms: u64) {
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
         let at = self.at(time_ms);
         self.state.advance(&self.consumed, transaction, at, &mut self.applied);
-        self.note_applied(time_ms);
     }
 
     /// A step was rejected or given up: the abort that follows is the same record (rule 5).
@@ -287,7 +287,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Makes and applies a transaction on the broker's own account: an operator resolves a step.
+    /// Makes and applies a transaction on the broker's own account: an operator resolves a step. Were that lost, the
+    /// step could take another course than those after it have seen: so nothing of it runs ahead.
     pub(super) fn accept_own(
         &mut self,
         token: TokenRef,
@@ -313,6 +314,7 @@ impl Broker {
         transaction.finish();
         if let Ok((transaction, _)) = Transaction::parse(&bytes) {
             self.accept(&transaction, time_ms);
+            self.note_decided(time_ms);
         }
         Ok(())
     }

@@ -264,15 +264,23 @@ impl Broker {
 
     /// What a record changed becomes visible when it is durable, or at once where it may run ahead of that.
     fn note_applied(&mut self, time_ms: u64) {
-        let lsn = self.next_lsn;
-        let is_relaxed = self.config.visibility == Visibility::Relaxed && self.ahead_from_lsn <= self.durable_lsn;
-        for token in self.applied.published.drain(..) {
-            if is_relaxed && self.state.may_run_ahead(token, self.durable_lsn) {
-                self.queues.enqueue(&mut self.state, token);
-            } else {
-                self.effects.push_back((lsn, Effect::Token(token)));
-            }
+        if self.config.visibility == Visibility::Relaxed && self.ahead_from_lsn <= self.durable_lsn {
+            let (state, queues, durable_lsn) = (&mut self.state, &mut self.queues, self.durable_lsn);
+            self.applied.published.retain(|&token| {
+                let waits = !state.may_run_ahead(token, durable_lsn);
+                if !waits {
+                    queues.enqueue(state, token);
+                }
+                waits
+            });
         }
+        self.note_decided(time_ms);
+    }
+
+    /// What a record changed becomes visible when it is durable, all of it.
+    fn note_decided(&mut self, time_ms: u64) {
+        let lsn = self.next_lsn;
+        self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
         if let Some(saga) = self.applied.started.take() {
             self.set_deadline(saga);
         }

@@ -5,6 +5,7 @@
 #[path = "../../../rust/core/tests/support/mod.rs"]
 mod sagas;
 
+mod ahead;
 mod peers;
 
 use peers::{Got, World, carried, next};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use sagacore_broker::{Broker, Config, Opened, Record};
+use sagacore_broker::{Broker, Config, Opened, Record, Visibility};
 use sagacore_core::limits::HEARTBEAT_MS;
 use sagacore_core::wire::{Header, Key, Kind, Message, Role, Section, Sections, TransactionWriter, Transactions};
 
@@ -39,6 +39,7 @@ impl Got {
 }
 
 pub struct World {
+    pub config: Config,
     pub broker: Broker,
     pub now_ms: u64,
     /// What is durable, and what the broker handed out to be written.
@@ -51,9 +52,15 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let mut broker = Broker::new(Config { stuck_after_ms: 5_000, ..Config::default() });
+        Self::with(Visibility::Strict)
+    }
+
+    pub fn with(visibility: Visibility) -> Self {
+        let config = Config { stuck_after_ms: 5_000, visibility, ..Config::default() };
+        let mut broker = Broker::new(config);
         let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0, unclean: false }, 0);
-        let mut world = Self { broker, now_ms: 0, log: Vec::new(), syncs: true, inboxes: Vec::new(), numbers: 0 };
+        let mut world =
+            Self { config, broker, now_ms: 0, log: Vec::new(), syncs: true, inboxes: Vec::new(), numbers: 0 };
         world.log.extend(first);
         world.settle();
         world
@@ -62,13 +69,18 @@ impl World {
     /// The broker dies; another one reads what is durable. Sessions are gone.
     pub fn restart(&mut self, durable: usize) {
         self.log.truncate(durable);
-        let mut broker = Broker::new(Config { stuck_after_ms: 5_000, ..Config::default() });
+        self.start_again(true);
+    }
+
+    /// The broker is stopped, or has died, and another one reads what is in the log.
+    pub fn start_again(&mut self, unclean: bool) {
+        let mut broker = Broker::new(self.config);
         for record in &self.log {
             broker.replay(record.kind, record.lsn, record.time_ms, &record.payload).unwrap();
         }
         let last_time_ms = self.log.last().map_or(0, |record| record.time_ms);
         let next_lsn = self.log.len() as u64 + 1;
-        let first = broker.open(Opened { next_lsn, boot_epoch: 2, last_time_ms, unclean: true }, self.now_ms);
+        let first = broker.open(Opened { next_lsn, boot_epoch: 2, last_time_ms, unclean }, self.now_ms);
         self.broker = broker;
         self.inboxes.clear();
         self.log.extend(first);

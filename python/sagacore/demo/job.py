@@ -114,6 +114,7 @@ async def _place(
         fleet,
         endpoint,
         durability=options.durability,
+        visibility=options.visibility,
         coordinators=options.coordinators,
         slots=options.slots,
         workers=options.workers,

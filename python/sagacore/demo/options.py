@@ -24,6 +24,8 @@ class DemoOptions:
     """Order, payment, inventory, shipping one after another; or payment and inventory side by side."""
     durability: Literal["sync", "os", "memory"] = "sync"
     """What the broker's confirmation promises: synced to disk, written to the system, or nothing."""
+    visibility: Literal["strict", "relaxed"] = "strict"
+    """Whether all that a step publishes waits for the broker's log, or only what decides."""
     in_flight: int = 1_000
     """Orders that are under way at a time."""
     slots: int = 65_536

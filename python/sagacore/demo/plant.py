@@ -22,9 +22,10 @@ SOCKET_PATH_BYTES_MAX = 107
 """What the system allows for the path of a local socket."""
 
 
-def start_broker(fleet: Fleet, endpoint: str, *, durability: str) -> list[str]:
+def start_broker(fleet: Fleet, endpoint: str, *, durability: str, visibility: str = "strict") -> list[str]:
     """Start the broker, with its log in the fleet's folder. Returns its name, as the others do theirs."""
-    fleet.start("broker", ("broker", "--endpoint", endpoint, "--data", "broker", "--durability", durability))
+    promises = ("--durability", durability, "--visibility", visibility)
+    fleet.start("broker", ("broker", "--endpoint", endpoint, "--data", "broker", *promises))
     return ["broker"]
 
 
@@ -50,11 +51,11 @@ def start_service(
 
 
 def start_shop(
-    fleet: Fleet, endpoint: str, *, durability: str, coordinators: int, slots: int, workers: int
+    fleet: Fleet, endpoint: str, *, durability: str, visibility: str, coordinators: int, slots: int, workers: int
 ) -> list[Sequence[str]]:
     """Start everything. Returns the names of the processes of each role."""
     roles: list[Sequence[str]] = [
-        start_broker(fleet, endpoint, durability=durability),
+        start_broker(fleet, endpoint, durability=durability, visibility=visibility),
         start_coordinators(fleet, endpoint, count=coordinators, slots=slots),
     ]
     roles += [start_service(fleet, endpoint, service, count=workers, effects="sqlite") for service in SERVICES]

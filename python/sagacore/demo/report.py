@@ -55,7 +55,8 @@ def _figures(result: Result) -> RenderableType:
 
 
 def _saga(options: DemoOptions) -> str:
-    return f"{options.shape}, durability {options.durability}, {options.in_flight:,} in flight"
+    promises = f"durability {options.durability}, visibility {options.visibility}"
+    return f"{options.shape}, {promises}, {options.in_flight:,} in flight"
 
 
 def _messages(result: Result) -> str:

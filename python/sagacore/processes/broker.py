@@ -34,6 +34,8 @@ class BrokerOptions:
     """Folder of the log; without it, or with durability "memory", nothing is kept."""
     durability: Literal["sync", "os", "memory"] = "sync"
     """When a transaction counts as durable: synced to the disk, written to the system, or at once."""
+    visibility: Literal["strict", "relaxed"] = "strict"
+    """Whether all that a transaction publishes waits until it is durable, or only what decides."""
     segment_bytes: int = 64 << 20
     sync_interval_us: int = 1_000
     """Under load, syncs begin at least so far apart; alone, at once."""
@@ -74,6 +76,7 @@ class Broker:
             core = BrokerCore(
                 directory=None if options.durability == "memory" or options.data is None else str(options.data),
                 durability=options.durability,
+                visibility=options.visibility,
                 segment_bytes=options.segment_bytes,
                 sync_interval_us=options.sync_interval_us,
                 stuck_after_ms=options.stuck_after_ms,

@@ -60,6 +60,7 @@ class Wires:
         self._broker: Final = Broker(
             directory=None,
             durability="memory",
+            visibility="strict",
             segment_bytes=1 << 20,
             sync_interval_us=0,
             stuck_after_ms=60_000,

@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyList};
 use sagacore_broker::log::{
     Config as LogConfig, Disk, Durability, Entry, FrameType, LogError as Refused, Writer, recover,
 };
-use sagacore_broker::{Broker as Core, Config, Opened, Record, RecordKind, Room, Window};
+use sagacore_broker::{Broker as Core, Config, Opened, Record, RecordKind, Room, Visibility, Window};
 use sagacore_core::limits::{MESSAGE_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use sagacore_disk::{FileDisk, LogThread, ThreadOptions};
 
@@ -167,12 +167,8 @@ impl Inner {
             Ok((LogThread::start(writer, options)?, next_lsn))
         };
         let (thread, next_lsn) = start().map_err(|error| refused(&error))?;
-        let opened = Opened {
-            next_lsn,
-            boot_epoch: found.boot_epoch,
-            last_time_ms: found.last_time_ms,
-            unclean: found.unclean,
-        };
+        let opened =
+            Opened { next_lsn, boot_epoch: found.boot_epoch, last_time_ms: found.last_time_ms, unclean: found.unclean };
         let first = self.core.open(opened, now_ms);
         let text = format!(
             "boot {}, {} records, {} sagas running, {} remembered, {}{}",
@@ -207,13 +203,14 @@ impl Broker {
 #[pymethods]
 impl Broker {
     #[new]
-    #[pyo3(signature = (*, directory, durability, segment_bytes, sync_interval_us, stuck_after_ms, outcomes_max,
+    #[pyo3(signature = (*, directory, durability, visibility, segment_bytes, sync_interval_us, stuck_after_ms, outcomes_max,
                         outcomes_ms, shard, secret, now_ms))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only: one for each setting")]
     fn new(
         py: Python<'_>,
         directory: Option<String>,
         durability: &str,
+        visibility: &str,
         segment_bytes: u64,
         sync_interval_us: u64,
         stuck_after_ms: u64,
@@ -229,6 +226,11 @@ impl Broker {
             "memory" => None,
             other => return Err(PyValueError::new_err(format!("durability: {other:?} is not sync, os or memory"))),
         };
+        let visibility = match visibility {
+            "strict" => Visibility::Strict,
+            "relaxed" => Visibility::Relaxed,
+            other => return Err(PyValueError::new_err(format!("visibility: {other:?} is not strict or relaxed"))),
+        };
         let window = Window { count: outcomes_max, age_ms: outcomes_ms, ..Window::default() };
         if segment_bytes < SEGMENT_BYTES_MIN {
             return Err(PyValueError::new_err(format!(
@@ -238,7 +240,7 @@ impl Broker {
         let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
         let log_config = LogConfig { segment_bytes, durability: durability.unwrap_or(Durability::Os), nonce };
         let record_bytes = RECORD_BYTES_MAX.min(log_config.payload_bytes_max() - RECORD_ROOM_BYTES);
-        let core = Core::new(Config { shard, outcomes: window, stuck_after_ms, record_bytes, secret });
+        let core = Core::new(Config { shard, visibility, outcomes: window, stuck_after_ms, record_bytes, secret });
         let mut inner = Inner { core, record_bytes, log: None, looked_ms: 0, frames: Vec::new() };
         let recovered = match (directory, durability) {
             (Some(directory), Some(_)) => {

@@ -31,7 +31,12 @@ impl Ahead {
         }
         let mut rest = payload;
         while let Ok((transaction, after)) = Transaction::parse(rest) {
+            // What is nobody's own is the broker's: an operator's decision, which waits, or an abort.
+            let is_broker_s = transaction.number == 0;
             for message in transaction.messages() {
+                if is_broker_s && message.header.kind() != Kind::Revoked {
+                    continue;
+                }
                 let (kind, place) = match message.header.kind() {
                     // The abort that follows is the same record.
                     Kind::Fail | Kind::Revoked => (Kind::Revoked, 0),
