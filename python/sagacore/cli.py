@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
+from sagacore.chaos.options import ChaosOptions
 from sagacore.demo.options import DemoOptions
 from sagacore.errors import SagacoreError, UsageError
 
@@ -38,6 +39,17 @@ def demo(options: Annotated[DemoOptions, Parameter(name="*")] | None = None) -> 
     from sagacore.demo import run
 
     return run(options or DemoOptions())
+
+
+@app.command
+def chaos(options: Annotated[ChaosOptions, Parameter(name="*")] | None = None) -> int:
+    """Hurt a shop of real processes, or a deployment of your own, 5 s on and 5 s off; heal it, and audit what is left.
+
+    See docs/chaos.md.
+    """
+    from sagacore.chaos import run
+
+    return run(options or ChaosOptions())
 
 
 @app.command

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 STOP_S = 5.0
@@ -35,11 +36,22 @@ class _Member:
     process: subprocess.Popen[bytes]
 
 
-class Fleet:
-    """Named processes of `python -m sagacore`, each with its log in `folder`/logs. They run in `folder`."""
+class Surroundings(NamedTuple):
+    """What a process is started in: a command that runs its command, and what is added to its environment."""
 
-    def __init__(self, folder: Path) -> None:
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = MappingProxyType({})
+
+
+class Fleet:
+    """Named processes of `python -m sagacore`, each with its log in `folder`/logs. They run in `folder`.
+
+    `surroundings` is asked for each process by its name, whenever it is started.
+    """
+
+    def __init__(self, folder: Path, surroundings: Callable[[str], Surroundings] = lambda _: Surroundings()) -> None:
         self.folder = folder
+        self._surroundings = surroundings
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self._members: dict[str, _Member] = {}
@@ -57,11 +69,12 @@ class Fleet:
     def start_program(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """Start any program, by its whole command line. Raises `OSError` if it cannot be."""
         parent = os.getpid()
+        around = self._surroundings(name)
         with self._log_path(name).open("ab") as log:
             process = subprocess.Popen(
-                arguments,
+                (*around.command, *arguments),
                 cwd=self.folder,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **(environment or {}), **around.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -76,6 +89,19 @@ class Fleet:
         member.process.kill()
         member.process.wait()
         self.start_program(name, member.arguments, member.environment)
+
+    def start_again(self, name: str) -> None:
+        """Start a process that has ended once more."""
+        member = self._members[name]
+        self.start_program(name, member.arguments, member.environment)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal. To a process that has ended it does nothing."""
+        self._members[name].process.send_signal(number)
+
+    def status(self, name: str) -> int | None:
+        """The process's exit status; None while it runs."""
+        return self._members[name].process.poll()
 
     def kill(self, name: str) -> None:
         """End the process as a crash would, and do not start it again."""
@@ -111,6 +137,7 @@ class Fleet:
         for members in (peers, brokers):
             for member in members:
                 member.process.send_signal(signal.SIGTERM)
+                member.process.send_signal(signal.SIGCONT)  # it may be stopped, and would not hear
             give_up_s = time.monotonic() + STOP_S
             for member in members:
                 try:

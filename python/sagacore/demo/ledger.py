@@ -27,6 +27,10 @@ Rule = Literal[
     "completed-though-rejected",
     "rejected-without-reason",
     "told-twice",
+    "outcome-changed",
+    "lost",
+    "not-ended",
+    "died",
     "money-not-conserved",
     "stock-not-conserved",
 ]

@@ -22,10 +22,18 @@ SOCKET_PATH_BYTES_MAX = 107
 """What the system allows for the path of a local socket."""
 
 
-def start_broker(fleet: Fleet, endpoint: str, *, durability: str, visibility: str = "strict") -> list[str]:
-    """Start the broker, with its log in the fleet's folder. Returns its name, as the others do theirs."""
+def start_broker(
+    fleet: Fleet,
+    endpoint: str,
+    *,
+    durability: str,
+    visibility: str = "strict",
+    data: str = "broker",
+    options: Sequence[str] = (),
+) -> list[str]:
+    """Start the broker, with its log in `data` in the fleet's folder. Returns its name, as the others do theirs."""
     promises = ("--durability", durability, "--visibility", visibility)
-    fleet.start("broker", ("broker", "--endpoint", endpoint, "--data", "broker", *promises))
+    fleet.start("broker", ("broker", "--endpoint", endpoint, "--data", data, *promises, *options))
     return ["broker"]
 
 

@@ -1,0 +1,195 @@
+"""Makes the faults of a plan, one task each, and ends them all."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from .disk import Pages, SmallDisk
+from .events import Events
+from .network import Lan
+from .options import Fault
+from .rhythm import Injection
+
+STOP_S: Final = 5.0
+"""A process that was asked to end has this long before it is killed."""
+CLOCK_MS_MAX: Final = 3_600_000
+ROLL_S: Final = 0.2
+"""Between two processes of a rolling restart."""
+
+
+class Processes(Protocol):
+    """What faults are made on: processes by name, several of a kind."""
+
+    def names(self) -> Sequence[str]:
+        """All processes."""
+
+    def named(self, kind: str) -> Sequence[str]:
+        """The processes of a kind."""
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal. To a process that has ended it does nothing."""
+
+    def is_running(self, name: str) -> bool:
+        """Whether it runs."""
+
+    def start_again(self, name: str) -> None:
+        """Start a process that has ended, or see to it that somebody does."""
+
+
+class Injector:
+    """Faults on processes, and on network and disk where there are such that can be hurt."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        events: Events,
+        tell: Callable[[str], None],
+        *,
+        lan: Lan | None = None,
+        disk: SmallDisk | None = None,
+        pages: Pages | None = None,
+    ) -> None:
+        self._processes = processes
+        self._events = events
+        self._tell = tell
+        self._lan = lan
+        self._disk = disk
+        self._pages = pages
+        self._stopping: set[str] = set()
+        self._held: dict[tuple[Fault, str], int] = {}
+        self._do: dict[Fault, Callable[[Injection], Awaitable[None]]] = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "cut": self._cut,
+            "half-open": self._half_open,
+            "delay": self._delay,
+            "full-disk": self._fill,
+            "clock": self._clock,
+            "rolling-restart": self._roll,
+        }
+
+    def is_stopping(self, name: str) -> bool:
+        """Whether a process is away because it was asked to be."""
+        return name in self._stopping
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk is full now."""
+        return bool(self._held.get(("full-disk", "disk")))
+
+    async def run(self, plan: Iterable[Injection]) -> None:
+        """Make all faults in their time, and come back when the last one has ended. Raises `OSError` of the tools."""
+        began_s = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            for injection in plan:
+                await asyncio.sleep(max(0.0, began_s + injection.at_s - time.monotonic()))
+                tasks.create_task(self._inject(injection))
+
+    async def _inject(self, injection: Injection) -> None:
+        await self._do[injection.fault](injection)
+        self._events.faults[injection.fault] += 1
+        self._events.ends_s.append(time.monotonic())
+
+    async def _kill(self, injection: Injection) -> None:
+        name = self._pick(injection)
+        if self.is_stopping(name) or not self._processes.is_running(name):
+            name = next((other for other in self._processes.named(injection.kind) if not self.is_stopping(other)), name)
+        self._stopping.add(name)
+        self._processes.signal(name, signal.SIGKILL)
+        while self._processes.is_running(name):
+            await asyncio.sleep(0.001)
+        if self._pages is not None and injection.kind == "broker":
+            self._events.sectors_lost += self._pages.unsynced_sectors(name)
+        self._processes.start_again(name)
+        self._stopping.discard(name)
+        self._events.kills[injection.kind] += 1
+        self._tell(f"kill -9 of {name}")
+
+    async def _pause(self, injection: Injection) -> None:
+        name = self._pick(injection)
+        self._tell(f"pause of {name} for {injection.lasts_s:.1f} s")
+        await self._for_a_while(
+            injection,
+            name,
+            lambda: self._processes.signal(name, signal.SIGSTOP),
+            lambda: self._processes.signal(name, signal.SIGCONT),
+        )
+
+    async def _cut(self, injection: Injection) -> None:
+        lan, kind = self._lan, injection.kind
+        assert lan is not None
+        self._tell(f"cut of {kind} for {injection.lasts_s:.1f} s")
+        await self._for_a_while(injection, kind, lambda: lan.cut(kind), lambda: lan.join(kind))
+
+    async def _half_open(self, injection: Injection) -> None:
+        lan, kind, from_broker = self._lan, injection.kind, bool(injection.chance & 1)
+        assert lan is not None
+        way = f"from the broker to {kind}" if from_broker else f"from {kind} to the broker"
+        self._tell(f"loss of all that goes {way} for {injection.lasts_s:.1f} s")
+        await self._for_a_while(
+            injection,
+            way,
+            lambda: lan.lose_one_way(kind, from_broker=from_broker),
+            lambda: lan.find_one_way(kind, from_broker=from_broker),
+        )
+
+    async def _delay(self, injection: Injection) -> None:
+        lan, kind = self._lan, injection.kind
+        assert lan is not None
+        self._tell(f"delay of {kind} for {injection.lasts_s:.1f} s")
+        await self._for_a_while(injection, kind, lambda: lan.slow(kind), lambda: lan.hasten(kind))
+
+    async def _fill(self, injection: Injection) -> None:
+        disk = self._disk
+        assert disk is not None
+        self._tell(f"full disk for {injection.lasts_s:.1f} s")
+        began_s = time.monotonic()
+        await self._for_a_while(injection, "disk", disk.fill, disk.free)
+        self._events.full_s.append((began_s, time.monotonic()))
+
+    async def _clock(self, injection: Injection) -> None:
+        pages, name = self._pages, self._pick(injection)
+        assert pages is not None
+        later_ms = injection.chance % (2 * CLOCK_MS_MAX) - CLOCK_MS_MAX
+        self._tell(f"clock of {name} moved by {later_ms / 1_000:.0f} s for {injection.lasts_s:.1f} s")
+        await self._for_a_while(
+            injection, name, lambda: pages.set_clock(name, later_ms), lambda: pages.set_clock(name, 0)
+        )
+
+    async def _roll(self, _: Injection) -> None:
+        """Ask every process to end, as an operator does, and start it again: one after another."""
+        self._tell("restart of everything, one after another")
+        for name in self._processes.names():
+            if self.is_stopping(name):
+                continue
+            self._stopping.add(name)
+            self._processes.signal(name, signal.SIGTERM)
+            give_up_s = time.monotonic() + STOP_S
+            while self._processes.is_running(name):
+                if time.monotonic() > give_up_s:
+                    self._processes.signal(name, signal.SIGKILL)
+                await asyncio.sleep(0.005)
+            self._processes.start_again(name)
+            self._stopping.discard(name)
+            await asyncio.sleep(ROLL_S)
+
+    async def _for_a_while(
+        self, injection: Injection, subject: str, begin: Callable[[], None], end: Callable[[], None]
+    ) -> None:
+        """Two faults of a kind on the same thing may overlap: the last one to end ends it."""
+        key = (injection.fault, subject)
+        if not self._held.get(key):
+            begin()
+        self._held[key] = self._held.get(key, 0) + 1
+        try:
+            await asyncio.sleep(injection.lasts_s)
+        finally:
+            self._held[key] -= 1
+            if not self._held[key]:
+                end()
+
+    def _pick(self, injection: Injection) -> str:
+        names = self._processes.named(injection.kind)
+        return names[injection.chance % len(names)]
