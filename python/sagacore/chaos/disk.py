@@ -12,6 +12,8 @@ from typing import Final
 DISK_BYTES: Final = 64 << 20
 EARLY_PERMILLE: Final = 200
 """Of 1,000 sectors so many reach the disk before they are synced: a crash leaves old ones and new ones."""
+SYNC_US: Final = 3_000
+"""A sync takes so long, as on a disk: in memory it takes no time, and a kill would hardly find anything unsynced."""
 PAGE: Final = struct.Struct("<qQ")
 """The page that a process shares with us: see rust/chaos/src/page.rs."""
 CLOCK: Final = struct.Struct("<q")
@@ -74,6 +76,7 @@ class Pages:
         if directory is not None:
             environment["SAGACORE_CHAOS_DIRECTORY"] = str(directory)
             environment["SAGACORE_CHAOS_EARLY"] = str(EARLY_PERMILLE)
+            environment["SAGACORE_CHAOS_SYNC_US"] = str(SYNC_US)
         return environment
 
     def set_clock(self, name: str, later_ms: int) -> None:

@@ -90,7 +90,7 @@ class Injector:
     async def _inject(self, injection: Injection) -> None:
         await self._do[injection.fault](injection)
         self._events.faults[injection.fault] += 1
-        self._events.ends_s.append(time.monotonic())
+        self._events.ends.append((f"{injection.fault} {injection.kind}", time.monotonic()))
 
     async def _kill(self, injection: Injection) -> None:
         name = self._pick(injection)

@@ -16,7 +16,7 @@ from sagacore.demo.ledger import Violation, audit
 from sagacore.demo.shop.customers import CENTS_MAX, QUANTITY_MAX
 from sagacore.demo.shop.tables import open_shop
 
-from .events import Events, recoveries_ms
+from .events import Events, recoveries
 from .injector import Injector
 from .journal import Story, read_journal
 from .options import ChaosOptions
@@ -31,7 +31,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 START_S: Final = 30.0
 """The first order has ended after so long."""
 HEAL_S: Final = 60.0
-"""All has ended so long after the last fault: a saga's deadline is 30 s, and what it then undoes takes no longer."""
+"""All has ended so long after the faults and the orders: a saga's deadline is 30 s, and what it then undoes takes no longer."""
 SETTLE_S: Final = 1.0
 """What comes too late shall be seen."""
 WATCH_S: Final = 0.05
@@ -96,7 +96,7 @@ def _result(shop: Shop, chaos: "Chaos", story: Story, violations: list[Violation
         compensated=len(story.told) - story.completed,
         not_ended=story.placed - len(story.told),
         violations=[*chaos.violations, *story.violations, *violations],
-        recoveries_ms=recoveries_ms(events.ends_s, story.orders_s),
+        recoveries=recoveries(events.ends, story.orders_s),
         healed_s=chaos.healed_s,
         refused_while_full=sum(story.refused_between(*span) for span in events.full_s),
         ended_while_full=sum(begin_s <= end_s < to_s for begin_s, to_s in events.full_s for _, end_s in story.orders_s),
@@ -130,10 +130,9 @@ class Chaos:
             await self._injector.run(plan)
             await asyncio.sleep(max(0.0, self._began_s + options.seconds - time.monotonic()))
             self.seconds = time.monotonic() - self._began_s
-            last_s = max(self.events.ends_s, default=time.monotonic())
             self._tell("healing: no more faults, no more orders")
             shop.finish()
-            await self._until_all_ended(last_s)
+            await self._until_all_ended(time.monotonic())
             await asyncio.sleep(SETTLE_S)
         finally:
             watching.cancel()
@@ -150,14 +149,14 @@ class Chaos:
                 )
             await asyncio.sleep(0.1)
 
-    async def _until_all_ended(self, last_s: float) -> None:
+    async def _until_all_ended(self, began_s: float) -> None:
         while self._shop.status("client") != 0:
-            if time.monotonic() > last_s + HEAL_S:
-                text = f"not all had ended {HEAL_S:.0f} s after the last fault"
+            if time.monotonic() > began_s + HEAL_S:
+                text = f"not all had ended after {HEAL_S:.0f} s"
                 self.violations.append(Violation("not-ended", "healing", text))
                 break
             await asyncio.sleep(WATCH_S)
-        self.healed_s = time.monotonic() - last_s
+        self.healed_s = time.monotonic() - began_s
 
     async def _watch(self) -> None:
         """No process may end by itself, but a broker that finds no space: whoever runs it starts it again."""

@@ -37,13 +37,10 @@ class Lan:
         self.has_netem = False
         """Whether the kernel can delay; else a line is made slow."""
 
-    @staticmethod
-    def missing() -> str | None:
-        """What is missing for namespaces, if anything."""
-        return None if shutil.which("ip") else "there is no `ip` (iproute2)"
-
     def open(self) -> None:
         """Lay all cables. Raises `OSError` where the system gives no namespaces; `own_mounts` comes before."""
+        if shutil.which("ip") is None:
+            raise OSError("there is no `ip`: it comes with iproute2")
         os.makedirs("/run/netns", exist_ok=True)  # noqa: PTH103 (a folder of the system's, not of a run)
         _run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
         _run("ip", "netns", "add", BRIDGE)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from sagacore.demo.ledger import Violation
 
-from .events import Events
+from .events import Events, Recovery
 
 VIOLATIONS_SHOWN = 20
 
@@ -26,10 +26,10 @@ class Result:
     compensated: int = 0
     not_ended: int = 0
     violations: Sequence[Violation] = ()
-    recoveries_ms: Sequence[float] = ()
+    recoveries: Sequence[Recovery] = ()
     """From each fault's end to the end of something that began after it."""
     healed_s: float = 0.0
-    """From the end of the last fault until everything had ended."""
+    """From the end of all faults and of new orders until everything had ended."""
     refused_while_full: int = 0
     """Starts that the broker refused while its disk was full."""
     ended_while_full: int = 0
@@ -42,6 +42,13 @@ class Result:
     def passed(self) -> bool:
         """Whether everything ended and nothing was wrong."""
         return not self.violations and self.not_ended == 0
+
+    def recovery_by_fault(self) -> dict[str, dict[str, float]]:
+        """The figures of each fault alone."""
+        groups: dict[str, list[Recovery]] = {}
+        for recovery in sorted(self.recoveries):
+            groups.setdefault(recovery.fault, []).append(recovery)
+        return {fault: figures_ms(group) for fault, group in groups.items()}
 
     def as_json(self) -> dict[str, object]:
         """The object that is printed on the last line."""
@@ -57,11 +64,7 @@ class Result:
             "compensated": self.compensated,
             "not_ended": self.not_ended,
             "violations": len(self.violations),
-            "recovery_ms": {
-                "count": len(self.recoveries_ms),
-                "p50": round(quantile(self.recoveries_ms, 0.5), 1),
-                "max": round(max(self.recoveries_ms, default=0.0), 1),
-            },
+            "recovery_ms": {**figures_ms(self.recoveries), "by_fault": self.recovery_by_fault()},
             "healed_s": round(self.healed_s, 2),
             "unsynced_sectors_lost": events.sectors_lost,
             "full_disk": {
@@ -79,6 +82,12 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else 0.0
 
 
+def figures_ms(recoveries: Sequence[Recovery]) -> dict[str, float]:
+    """How many, half of them, and the longest, in milliseconds."""
+    values = [recovery.ms for recovery in recoveries]
+    return {"count": len(values), "p50": round(quantile(values, 0.5), 1), "max": round(max(values, default=0.0), 1)}
+
+
 def print_result(result: Result, console: Console) -> None:
     """Print the figures and the verdict."""
     line = console.print
@@ -91,9 +100,9 @@ def print_result(result: Result, console: Console) -> None:
         f"{result.completed:,} completed, {result.compensated:,} compensated",
         highlight=False,
     )
-    p50_ms, max_ms = quantile(result.recoveries_ms, 0.5), max(result.recoveries_ms, default=0.0)
-    line(f"recovery    p50 {p50_ms:,.0f} ms, max {max_ms:,.0f} ms after a fault's end", highlight=False)
-    line(f"healing     all had ended {result.healed_s:.1f} s after the last fault", highlight=False)
+    figures = figures_ms(result.recoveries)
+    line(f"recovery    p50 {figures['p50']:,.0f} ms, max {figures['max']:,.0f} ms after a fault's end", highlight=False)
+    line(f"healing     everything had ended after {result.healed_s:.1f} s", highlight=False)
     for violation in result.violations[:VIOLATIONS_SHOWN]:
         line(f"{violation.rule}  {violation.subject}: {violation.text}", style="red", highlight=False, markup=False)
     if result.passed:

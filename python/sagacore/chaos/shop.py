@@ -108,37 +108,38 @@ class Shop:
         return self._fleet.died()
 
     def _lay(self) -> None:
-        needs_mounts: set[Fault] = {"cut", "half-open", "delay", "full-disk"} & set(self.options.chosen)
-        why = None if self.options.namespaces else "not wanted"
-        if why is None and needs_mounts:
-            why = own_mounts()
-        if why is not None:
-            self.left_out.update(dict.fromkeys(needs_mounts, why))
-        elif needs_mounts:
-            self._lay_on_own_mounts()
-        (self.folder / "disk").mkdir(exist_ok=True)
+        why = own_mounts() if self.options.namespaces else "namespaces were not wanted"
+        if why is None:
+            self._lay_disk()
+            self._lay_lan()
+        else:
+            self._leave_out(why, "cut", "half-open", "delay", "full-disk")
+        (self.folder / LOG).parent.mkdir(exist_ok=True)
         if self.options.library is not None:
             self.pages = Pages(self.folder / "pages", self.options.library.resolve(strict=True))
         else:
-            needs_library: set[Fault] = {"clock", "unsynced"} & set(self.options.chosen)
-            self.left_out.update(dict.fromkeys(needs_library, "no --library: `make chaos` builds it"))
+            self._leave_out("no --library: `make chaos` builds it", "clock", "unsynced")
 
-    def _lay_on_own_mounts(self) -> None:
-        chosen = self.options.chosen
-        if "full-disk" in chosen:
-            self.disk = SmallDisk(self.folder / "disk")
-            self.disk.open()
-        why = Lan.missing()
-        if why is None:
-            lan = Lan(KINDS)
-            try:
-                lan.open()
-            except OSError as error:
-                why = str(error)
-            else:
-                self.lan = lan
-        if why is not None:
-            self.left_out.update({fault: why for fault in chosen if fault in ("cut", "half-open", "delay")})
+    def _lay_disk(self) -> None:
+        disk = SmallDisk((self.folder / LOG).parent)
+        try:
+            disk.open()
+        except OSError as error:
+            self._leave_out(str(error), "full-disk")
+        else:
+            self.disk = disk
+
+    def _lay_lan(self) -> None:
+        lan = Lan(KINDS)
+        try:
+            lan.open()
+        except OSError as error:
+            self._leave_out(str(error), "cut", "half-open", "delay")
+        else:
+            self.lan = lan
+
+    def _leave_out(self, why: str, *faults: Fault) -> None:
+        self.left_out.update({fault: why for fault in faults if fault in self.options.chosen})
 
     def _surroundings(self, name: str) -> Surroundings:
         command = self.lan.command(role_of(name)) if self.lan else ()

@@ -158,6 +158,9 @@ unsafe fn read_at(descriptor: c_int, into: *mut c_void, count: size_t, offset: o
 }
 
 fn sync(descriptor: c_int, call: libc::c_long) -> c_int {
+    if ours(descriptor, |_, what| what) == Some(What::File) {
+        std::thread::sleep(state::sync_time());
+    }
     let flushed = ours(descriptor, |state, what| match what {
         What::File => state.flush(&Kernel, descriptor),
         What::Directory => Ok(()),

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::page;
 use crate::sectors::{SECTOR_BYTES, Sectors};
@@ -53,6 +54,16 @@ pub fn is_new(descriptor: i32) {
     }
 }
 
+/// How long a sync takes at least. On a disk that is too quick a kill would hardly ever find anything unsynced.
+pub fn sync_time() -> Duration {
+    static TIME: OnceLock<Duration> = OnceLock::new();
+    *TIME.get_or_init(|| Duration::from_micros(number("SAGACORE_CHAOS_SYNC_US")))
+}
+
+fn number(variable: &str) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 /// The state; none where no directory was named.
 pub fn lock() -> Option<MutexGuard<'static, State>> {
     static STATE: OnceLock<Option<Mutex<State>>> = OnceLock::new();
@@ -63,10 +74,9 @@ pub fn lock() -> Option<MutexGuard<'static, State>> {
 impl State {
     fn from_environment() -> Option<Self> {
         let path = PathBuf::from(std::env::var_os("SAGACORE_CHAOS_DIRECTORY")?);
-        let early = std::env::var("SAGACORE_CHAOS_EARLY").ok().and_then(|text| text.parse().ok());
         let dice = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let (descriptors, files) = (HashMap::new(), HashMap::new());
-        Some(Self { path, early_permille: early.unwrap_or(0), dice, descriptors, files, undo: None })
+        Some(Self { path, early_permille: number("SAGACORE_CHAOS_EARLY"), dice, descriptors, files, undo: None })
     }
 
     /// What a descriptor is, if it is of the directory. It may have been closed behind our back and be another's.
