@@ -28,6 +28,7 @@ def run(library: Path, directory: Path, program: str, *, early: int = 0, page: P
         **os.environ,
         "LD_PRELOAD": str(library),
         "SAGACORE_CHAOS_DIRECTORY": str(directory),
+        "SAGACORE_CHAOS_NOTES": str(directory.with_suffix(".notes")),
         "SAGACORE_CHAOS_EARLY": str(early),
     }
     if page is not None:

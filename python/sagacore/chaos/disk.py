@@ -75,6 +75,7 @@ class Pages:
         environment = {"LD_PRELOAD": str(self._library), "SAGACORE_CHAOS_PAGE": str(path)}
         if directory is not None:
             environment["SAGACORE_CHAOS_DIRECTORY"] = str(directory)
+            environment["SAGACORE_CHAOS_NOTES"] = f"{path}.notes"
             environment["SAGACORE_CHAOS_EARLY"] = str(EARLY_PERMILLE)
             environment["SAGACORE_CHAOS_SYNC_US"] = str(SYNC_US)
         return environment

@@ -168,7 +168,7 @@ class Chaos:
                 if died.name == "broker" and died.status in NO_SPACE and self._is_short_of_space():
                     self.events.brokers_out_of_space += 1
                 else:
-                    self.violations.append(Violation("died", died.name, f"status {died.status}: {died.tail}"))
+                    self.violations.append(Violation("died", died.name, f"status {died.status}: {died.tail[-300:]}"))
                 self._tell(f"{died.name} ended by itself with status {died.status}; started again")
                 self._shop.start_again(died.name)
 

@@ -10,7 +10,8 @@
 //! layer that something slips past shows nothing. Set by the environment:
 //!
 //! ```text
-//! SAGACORE_CHAOS_DIRECTORY   the directory; without it files are left alone
+//! SAGACORE_CHAOS_DIRECTORY   the directory; without it, files are left alone
+//! SAGACORE_CHAOS_NOTES       a file of notes on what was done to it, on a disk that is not full; needed with it
 //! SAGACORE_CHAOS_EARLY       of 1,000 sectors, so many reach the disk before they are synced
 //! SAGACORE_CHAOS_SYNC_US     a sync takes so many microseconds longer, while what it is for is not on the disk yet
 //! SAGACORE_CHAOS_PAGE        a file of 16 bytes: milliseconds to add to the wall clock, unsynced sectors

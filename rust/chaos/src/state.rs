@@ -35,6 +35,7 @@ pub enum What {
 
 pub struct State {
     path: PathBuf,
+    notes: PathBuf,
     early_permille: u64,
     dice: u64,
     descriptors: HashMap<i32, (FileId, What)>,
@@ -74,9 +75,10 @@ pub fn lock() -> Option<MutexGuard<'static, State>> {
 impl State {
     fn from_environment() -> Option<Self> {
         let path = PathBuf::from(std::env::var_os("SAGACORE_CHAOS_DIRECTORY")?);
+        let notes = PathBuf::from(std::env::var_os("SAGACORE_CHAOS_NOTES")?);
         let dice = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let (descriptors, files) = (HashMap::new(), HashMap::new());
-        Some(Self { path, early_permille: number("SAGACORE_CHAOS_EARLY"), dice, descriptors, files, undo: None })
+        Some(Self { path, notes, early_permille: number("SAGACORE_CHAOS_EARLY"), dice, descriptors, files, undo: None })
     }
 
     /// What a descriptor is, if it is of the directory. It may have been closed behind our back and be another's.
@@ -99,7 +101,7 @@ impl State {
         if self.undo.is_none() {
             let (early, dice) = (self.early_permille, self.roll());
             let survive = |steps| if early == 0 { 0 } else { (dice % (steps as u64 + 1)) as usize };
-            self.undo = Some(Undo::open(&self.path, survive)?);
+            self.undo = Some(Undo::open(&self.path, &self.notes, survive)?);
         }
         self.remember(system, descriptor, What::Directory)
     }

@@ -1,7 +1,8 @@
 //! What was done to a directory since it was last synced, so that it can be undone.
 //!
-//! The notes are in `DIRECTORY.undo/journal`, one line each. A killed process leaves them, and the next one undoes them
-//! from the last to the first. A file that lost its last name is kept there under a number.
+//! There is a line for each step in a file of notes, which a killed process leaves, and the next one undoes them from the
+//! last to the first. A file that lost its last name is kept in `DIRECTORY.undo` under a number. The notes are elsewhere:
+//! the directory's own disk may be full.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Undo {
     directory: PathBuf,
     folder: PathBuf,
+    journal: PathBuf,
     /// Notes since the last sync.
     notes: u64,
 }
@@ -20,13 +22,14 @@ impl Undo {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(directory: &Path, survive: impl FnOnce(usize) -> usize) -> io::Result<Self> {
+    pub fn open(directory: &Path, journal: &Path, survive: impl FnOnce(usize) -> usize) -> io::Result<Self> {
         let mut folder = directory.as_os_str().to_owned();
         folder.push(".undo");
-        let mut undo = Self { directory: directory.to_owned(), folder: folder.into(), notes: 0 };
+        let (directory, journal) = (directory.to_owned(), journal.to_owned());
+        let mut undo = Self { directory, folder: folder.into(), journal, notes: 0 };
         fs::create_dir_all(&undo.folder)?;
-        let journal = fs::read_to_string(undo.journal()).unwrap_or_default();
-        let notes: Vec<&str> = journal.lines().collect();
+        let text = fs::read_to_string(&undo.journal).unwrap_or_default();
+        let notes: Vec<&str> = text.lines().collect();
         let survivors = survive(notes.len()).min(notes.len());
         for note in notes[survivors..].iter().rev() {
             undo.take_back(note)?;
@@ -57,7 +60,9 @@ impl Undo {
     /// A file is about to be removed.
     pub fn removing(&mut self, name: &str) -> io::Result<()> {
         let number = self.notes;
-        fs::hard_link(self.directory.join(name), self.folder.join(number.to_string()))?;
+        let kept = self.folder.join(number.to_string());
+        fs::remove_file(&kept).or_else(missing)?;
+        fs::hard_link(self.directory.join(name), kept)?;
         self.note(&format!("removed {name} {number}"))
     }
 
@@ -66,7 +71,7 @@ impl Undo {
         if self.notes == 0 {
             return Ok(());
         }
-        fs::remove_file(self.journal()).or_else(missing)?;
+        fs::remove_file(&self.journal).or_else(missing)?;
         for number in 0..std::mem::take(&mut self.notes) {
             fs::remove_file(self.folder.join(number.to_string())).or_else(missing)?;
         }
@@ -74,7 +79,7 @@ impl Undo {
     }
 
     fn note(&mut self, text: &str) -> io::Result<()> {
-        let mut journal = fs::OpenOptions::new().create(true).append(true).open(self.journal())?;
+        let mut journal = fs::OpenOptions::new().create(true).append(true).open(&self.journal)?;
         journal.write_all(format!("{text}\n").as_bytes())?;
         self.notes += 1;
         Ok(())
@@ -89,10 +94,6 @@ impl Undo {
             ["removed", name, number] => fs::rename(self.folder.join(number), self.directory.join(name)),
             _ => Err(io::Error::other(format!("what is {note:?}?"))),
         }
-    }
-
-    fn journal(&self) -> PathBuf {
-        self.folder.join("journal")
     }
 }
 
@@ -136,9 +137,9 @@ mod tests {
     #[test]
     fn what_was_not_synced_is_undone() -> io::Result<()> {
         let (_above, directory) = directory_of_three()?;
-        work(&directory, &mut Undo::open(&directory, |_| 0)?)?;
+        work(&directory, &mut Undo::open(&directory, &directory.with_extension("notes"), |_| 0)?)?;
         assert_eq!(names(&directory), ["b", "new"]);
-        Undo::open(&directory, |_| 0)?;
+        Undo::open(&directory, &directory.with_extension("notes"), |_| 0)?;
         assert_eq!(names(&directory), ["a", "b", "c"]);
         assert_eq!(fs::read_to_string(directory.join("b"))?, "b");
         Ok(())
@@ -147,8 +148,8 @@ mod tests {
     #[test]
     fn the_first_steps_may_survive() -> io::Result<()> {
         let (_above, directory) = directory_of_three()?;
-        work(&directory, &mut Undo::open(&directory, |_| 0)?)?;
-        Undo::open(&directory, |steps| steps - 1)?;
+        work(&directory, &mut Undo::open(&directory, &directory.with_extension("notes"), |_| 0)?)?;
+        Undo::open(&directory, &directory.with_extension("notes"), |steps| steps - 1)?;
         assert_eq!(names(&directory), ["b", "c", "new"]);
         Ok(())
     }
@@ -156,10 +157,10 @@ mod tests {
     #[test]
     fn what_was_synced_stays() -> io::Result<()> {
         let (_above, directory) = directory_of_three()?;
-        let mut undo = Undo::open(&directory, |_| 0)?;
+        let mut undo = Undo::open(&directory, &directory.with_extension("notes"), |_| 0)?;
         work(&directory, &mut undo)?;
         undo.settle()?;
-        Undo::open(&directory, |_| 0)?;
+        Undo::open(&directory, &directory.with_extension("notes"), |_| 0)?;
         assert_eq!(names(&directory), ["b", "new"]);
         assert!(names(&undo.folder).is_empty());
         Ok(())
