@@ -98,6 +98,13 @@ SECONDS ?= 60
 fuzz: ## Throw mutated bytes at the parsers: SECONDS=60 SEED=1
 	cargo run --profile fuzz --locked --package sagacore-fuzz -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+CHAOS_LIBRARY := target/release/libsagacore_chaos.so
+
+.PHONY: chaos
+chaos: setup ## Kill, pause, cut and fill the shop on real processes, and audit it: SECONDS=60 SEED=1
+	cargo build --release --locked --quiet --package sagacore-chaos
+	$(BIN)/sagacore chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --library $(CHAOS_LIBRARY)
+
 .PHONY: lock
 lock: $(BIN)/python ## Refresh the locked versions: Python's with hashes (requirements/*.txt), and Cargo.lock
 	$(BIN)/python -m venv $(VENV)/lock

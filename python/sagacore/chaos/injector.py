@@ -4,7 +4,10 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
+
+from sagacore.demo.failure import DemoFailed
 
 from .disk import Pages, SmallDisk
 from .events import Events
@@ -15,6 +18,7 @@ from .rhythm import Injection
 STOP_S: Final = 5.0
 """A process that was asked to end has this long before it is killed."""
 CLOCK_MS_MAX: Final = 3_600_000
+POLL_S: Final = 0.002
 ROLL_S: Final = 0.2
 """Between two processes of a rolling restart."""
 
@@ -31,8 +35,8 @@ class Processes(Protocol):
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal. To a process that has ended it does nothing."""
 
-    def is_running(self, name: str) -> bool:
-        """Whether it runs."""
+    def pid(self, name: str) -> int | None:
+        """The process's id; None while it does not run."""
 
     def start_again(self, name: str) -> None:
         """Start a process that has ended, or see to it that somebody does."""
@@ -80,32 +84,57 @@ class Injector:
         return bool(self._held.get(("full-disk", "disk")))
 
     async def run(self, plan: Iterable[Injection]) -> None:
-        """Make all faults in their time, and come back when the last one has ended. Raises `OSError` of the tools."""
+        """Make all faults in their time, and come back when the last one has ended.
+
+        Raises DemoFailed where the system's tools did not do what they were asked.
+        """
         began_s = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            for injection in plan:
-                await asyncio.sleep(max(0.0, began_s + injection.at_s - time.monotonic()))
-                tasks.create_task(self._inject(injection))
+        errors: tuple[Exception, ...] = ()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for injection in plan:
+                    await asyncio.sleep(max(0.0, began_s + injection.at_s - time.monotonic()))
+                    tasks.create_task(self._inject(injection))
+        except* OSError as group:
+            errors = tuple(leaf for leaf in group.exceptions if isinstance(leaf, OSError))
+        if errors:
+            raise DemoFailed(f"a fault could not be made: {errors[0]}", hint="leave it out with --faults")
 
     async def _inject(self, injection: Injection) -> None:
         await self._do[injection.fault](injection)
+
+    def _count(self, injection: Injection) -> None:
         self._events.faults[injection.fault] += 1
         self._events.ends.append((f"{injection.fault} {injection.kind}", time.monotonic()))
 
     async def _kill(self, injection: Injection) -> None:
         name = self._pick(injection)
-        if self.is_stopping(name) or not self._processes.is_running(name):
-            name = next((other for other in self._processes.named(injection.kind) if not self.is_stopping(other)), name)
-        self._stopping.add(name)
-        self._processes.signal(name, signal.SIGKILL)
-        while self._processes.is_running(name):
-            await asyncio.sleep(0.001)
-        if self._pages is not None and injection.kind == "broker":
-            self._events.sectors_lost += self._pages.unsynced_sectors(name)
-        self._processes.start_again(name)
-        self._stopping.discard(name)
+        if not await self._end(name, signal.SIGKILL):
+            self._tell(f"{name} does not run: not killed")
+            return
+        self._count(injection)
         self._events.kills[injection.kind] += 1
         self._tell(f"kill -9 of {name}")
+
+    async def _end(self, name: str, number: signal.Signals) -> bool:
+        """End a process and start it again. False if it does not run, or is being restarted."""
+        pid = self._processes.pid(name)
+        if pid is None or name in self._stopping:
+            return False
+        self._stopping.add(name)
+        try:
+            self._processes.signal(name, number)
+            give_up_s = time.monotonic() + STOP_S
+            while not is_gone(pid):
+                await asyncio.sleep(POLL_S)
+                if time.monotonic() > give_up_s:
+                    self._processes.signal(name, signal.SIGKILL)
+            if self._pages is not None and name == "broker":
+                self._events.sectors_lost += self._pages.unsynced_sectors(name)
+            self._processes.start_again(name)
+        finally:
+            self._stopping.discard(name)
+        return True
 
     async def _pause(self, injection: Injection) -> None:
         name = self._pick(injection)
@@ -158,22 +187,13 @@ class Injector:
             injection, name, lambda: pages.set_clock(name, later_ms), lambda: pages.set_clock(name, 0)
         )
 
-    async def _roll(self, _: Injection) -> None:
+    async def _roll(self, injection: Injection) -> None:
         """Ask every process to end, as an operator does, and start it again: one after another."""
         self._tell("restart of everything, one after another")
         for name in self._processes.names():
-            if self.is_stopping(name):
-                continue
-            self._stopping.add(name)
-            self._processes.signal(name, signal.SIGTERM)
-            give_up_s = time.monotonic() + STOP_S
-            while self._processes.is_running(name):
-                if time.monotonic() > give_up_s:
-                    self._processes.signal(name, signal.SIGKILL)
-                await asyncio.sleep(0.005)
-            self._processes.start_again(name)
-            self._stopping.discard(name)
+            await self._end(name, signal.SIGTERM)
             await asyncio.sleep(ROLL_S)
+        self._count(injection)
 
     async def _for_a_while(
         self, injection: Injection, subject: str, begin: Callable[[], None], end: Callable[[], None]
@@ -189,7 +209,17 @@ class Injector:
             self._held[key] -= 1
             if not self._held[key]:
                 end()
+        self._count(injection)
 
     def _pick(self, injection: Injection) -> str:
         names = self._processes.named(injection.kind)
-        return names[injection.chance % len(names)]
+        free = [name for name in names if name not in self._stopping] or names
+        return free[injection.chance % len(free)]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, even if its parent has not looked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except OSError:
+        return True

@@ -31,7 +31,7 @@ TERMINATED: Final = 128 + signal.SIGTERM
 START_S: Final = 30.0
 """The first order has ended after so long."""
 HEAL_S: Final = 60.0
-"""All has ended so long after the faults and the orders: a saga's deadline is 30 s, and what it then undoes takes no longer."""
+"""All has ended so long after faults and orders: a saga's deadline is 30 s, and what it then undoes takes no longer."""
 SETTLE_S: Final = 1.0
 """What comes too late shall be seen."""
 WATCH_S: Final = 0.05

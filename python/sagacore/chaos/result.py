@@ -108,7 +108,9 @@ def print_result(result: Result, console: Console) -> None:
     if result.passed:
         line("0 violations", style="green", highlight=False)
     else:
-        line(f"{len(result.violations):,} violations, {result.not_ended:,} not ended", style="bold red", highlight=False)
+        line(
+            f"{len(result.violations):,} violations, {result.not_ended:,} not ended", style="bold red", highlight=False
+        )
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -1,4 +1,4 @@
-"""The shop as it is hurt: broker on a small disk, two coordinators, services, and a client, each kind in its network."""
+"""The shop that is hurt: broker on a small disk, two coordinators, services and a client, each kind on its network."""
 
 import contextlib
 import signal
@@ -91,9 +91,9 @@ class Shop:
         """See `Processes`."""
         self._fleet.signal(name, number)
 
-    def is_running(self, name: str) -> bool:
+    def pid(self, name: str) -> int | None:
         """See `Processes`."""
-        return self.status(name) is None
+        return self._fleet.pid(name) if self.status(name) is None else None
 
     def start_again(self, name: str) -> None:
         """See `Processes`."""

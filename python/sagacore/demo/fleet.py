@@ -93,6 +93,7 @@ class Fleet:
     def start_again(self, name: str) -> None:
         """Start a process that has ended once more."""
         member = self._members[name]
+        member.process.wait()
         self.start_program(name, member.arguments, member.environment)
 
     def signal(self, name: str, number: signal.Signals) -> None:

@@ -31,6 +31,7 @@ Rule = Literal[
     "lost",
     "not-ended",
     "died",
+    "check-failed",
     "money-not-conserved",
     "stock-not-conserved",
 ]
