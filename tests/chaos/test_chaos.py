@@ -49,7 +49,7 @@ def test_a_full_disk_refuses_new_sagas_and_those_that_run_go_on(library: Path) -
 
 
 def test_a_broker_that_does_not_sync_is_caught(library: Path) -> None:
-    options = ("--seconds", "10", "--seed", "1", "--faults", "kill,unsynced", "--durability", "os")
+    options = ("--seconds", "10", "--seed", "1", "--rate", "400", "--faults", "kill,unsynced", "--durability", "os")
     status, figures = run_chaos(*options, "--library", str(library))
     assert figures["kills"]["broker"] > 0
     assert figures["unsynced_sectors_lost"] > 0
@@ -88,10 +88,10 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_a_deployment_of_ones_own_is_hurt_and_checked(tmp_path: Path) -> None:
-    worker = (
-        f'{sys.executable} -c \'import os, time; open("{tmp_path}/pid", "w").write(str(os.getpid())); time.sleep(600)\''
-    )
-    outside = subprocess.Popen(["sh", "-c", f"exec {worker}"], start_new_session=True)
+    script = tmp_path / "worker"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    script.chmod(0o755)
+    outside = subprocess.Popen([script], start_new_session=True)
     target = tmp_path / "target.toml"
     target.write_text(f"""
 check = "sh -c 'echo the books are wrong; exit 3'"
@@ -99,7 +99,7 @@ check = "sh -c 'echo the books are wrong; exit 3'"
 start = "sleep 600"
 [processes.theirs]
 pid_file = "{tmp_path}/pid"
-restart = \"\"\"{worker}\"\"\"
+restart = "{script}"
 """)
     try:
         status, figures = run_chaos("--target", str(target), "--seconds", "10", "--seed", "1")

@@ -65,7 +65,8 @@ def test_the_journal_outlives_its_writer_and_a_line_that_is_torn(tmp_path: Path)
     journal.refused(3.0, 2)  # another broker, which counts from 0
     story = read_journal(path)
     assert (story.placed, story.violations) == (3, [])
-    assert story.told == {"order-0000001": Told(completed=True), "order-0000002": Told(completed=False, rejected_step="charge")}
+    rejected = Told(completed=False, rejected_step="charge")
+    assert story.told == {"order-0000001": Told(completed=True), "order-0000002": rejected}
     assert story.orders_s == [(1.0, 2.0), (1.5, 2.5)]
     assert story.refused_between(0, 10) == 4
 

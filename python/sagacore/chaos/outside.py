@@ -81,6 +81,7 @@ class Outside:
         self._target = target
         self._fleet = Fleet(folder)
         self._directory = Path.cwd()
+        self._restarts: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -125,12 +126,21 @@ class Outside:
         if name in self._fleet.names():
             self._fleet.start_again(name)
         elif restart is not None:
-            subprocess.Popen(shlex.split(restart), start_new_session=True, stdin=subprocess.DEVNULL)
+            with (self._fleet.logs / f"{name}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    shlex.split(restart), start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+            self._restarts.append((name, process))
 
     def died(self) -> Iterator[Violation]:
-        """Processes started here that have ended by themselves."""
+        """Processes started here that have ended by themselves, and commands that could not start one again."""
         for name, status, tail in self._fleet.died():
             yield Violation("died", name, f"status {status}: {tail[-300:]}")
+        for name, process in self._restarts:
+            status = process.poll() or 0
+            if status > 0:
+                tail = self._fleet.tail(name)[-300:]
+                yield Violation("died", name, f"its restart command ended with status {status}: {tail}")
 
 
 def in_directory(command: str, directory: Path) -> Sequence[str]:
