@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-DISK_BYTES: Final = 64 << 20
+DISK_BYTES: Final = 128 << 20
 EARLY_PERMILLE: Final = 200
 """Of 1,000 sectors so many reach the disk before they are synced: a crash leaves old ones and new ones."""
 SYNC_US: Final = 3_000

@@ -28,6 +28,8 @@ SLOTS: Final = 256
 """A small table: it spills."""
 SEGMENT_BYTES: Final = 1 << 20
 """Small segments: they are changed, recycled and removed all the time."""
+OUTCOMES_MS: Final = 120_000
+"""So long are outcomes remembered: far longer than a killed client is away, and briefly enough for a small disk."""
 LOG: Final = "disk/log"
 
 
@@ -66,7 +68,7 @@ class Shop:
         """Start all processes, the client last."""
         fleet, options = self._fleet, self.options
         endpoint = f"tcp://{self.lan.address('broker')}:{PORT}" if self.lan else f"tcp://127.0.0.1:{free_port()}"
-        log = ("--segment-bytes", str(SEGMENT_BYTES))
+        log = ("--segment-bytes", str(SEGMENT_BYTES), "--outcomes-ms", str(OUTCOMES_MS))
         start_broker(fleet, endpoint, durability=options.durability, data=str(self.folder / LOG), options=log)
         start_coordinators(fleet, endpoint, count=COORDINATORS, slots=SLOTS)
         for service in SERVICES:

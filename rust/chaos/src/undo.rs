@@ -1,8 +1,8 @@
 //! What was done to a directory since it was last synced, so that it can be undone.
 //!
-//! There is a line for each step in a file of notes, which a killed process leaves, and the next one undoes them from the
-//! last to the first. A file that lost its last name is kept in `DIRECTORY.undo` under a number. The notes are elsewhere:
-//! the directory's own disk may be full.
+//! There is a line for each step in a file of notes. A killed process leaves it, and the next one undoes the steps from
+//! the last to the first. A file that lost its last name is kept in `DIRECTORY.undo` under a number. The notes are
+//! elsewhere: the directory's own disk may be full.
 
 use std::fs;
 use std::io::{self, Write};
