@@ -102,17 +102,21 @@ def test_a_call_that_the_library_does_not_know_ends_the_process(library: Path, d
 def test_the_broker_loses_what_it_had_not_synced_and_starts_again(library: Path, directory: Path) -> None:
     # The log's own disk is what is to be shown: its calls go through the library.
     program = """
-from sagacore._core import Broker
-broker = Broker(directory=sys.argv[1], durability={durability!r}, segment_bytes=1 << 20, sync_interval_us=0,
-    stuck_after_ms=1000, outcomes_max=10, outcomes_ms=1000, shard=0, secret=bytes(16), now_ms=0)
-print(broker.recovered())
-crash()
+import asyncio
+from pathlib import Path
+from sagacore.processes.broker import Broker, BrokerOptions
+
+async def main():
+    Broker(BrokerOptions(endpoint=f"ipc://{sys.argv[1]}.ipc", data=Path(sys.argv[1]), segment_bytes=1 << 20)).open()
+    crash()
+
+asyncio.run(main())
 """
-    run(library, directory, program.format(durability="sync"))
+    run(library, directory, program)
     names = sorted(path.name for path in directory.iterdir())
     assert any(name.endswith(".seg") for name in names)
     assert verify(directory)["verdict"] != "refused"
-    run(library, directory, program.format(durability="sync"))
+    run(library, directory, program)
     assert verify(directory)["verdict"] != "refused"
 
 

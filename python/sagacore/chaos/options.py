@@ -33,6 +33,8 @@ class ChaosOptions:
     """Processes for each of the four services."""
     durability: Literal["sync", "os", "memory"] = "sync"
     """The broker's. With less than "sync" a run with `unsynced` must fail, and so show that it can."""
+    visibility: Literal["strict", "relaxed"] = "strict"
+    """The broker's: what may leave it before it is synced."""
     library: Path | None = None
     """The library that loses unsynced writes and moves clocks: `make chaos` builds it."""
     target: Path | None = None

@@ -69,7 +69,8 @@ class Shop:
         fleet, options = self._fleet, self.options
         endpoint = f"tcp://{self.lan.address('broker')}:{PORT}" if self.lan else f"tcp://127.0.0.1:{free_port()}"
         log = ("--segment-bytes", str(SEGMENT_BYTES), "--outcomes-ms", str(OUTCOMES_MS))
-        start_broker(fleet, endpoint, durability=options.durability, data=str(self.folder / LOG), options=log)
+        promises = {"durability": options.durability, "visibility": options.visibility}
+        start_broker(fleet, endpoint, **promises, data=str(self.folder / LOG), options=log)
         start_coordinators(fleet, endpoint, count=COORDINATORS, slots=SLOTS)
         for service in SERVICES:
             start_service(fleet, endpoint, service, count=options.workers, effects="sqlite")
