@@ -3,9 +3,9 @@
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sagacore.demo.failure import DemoFailed
 
@@ -63,7 +63,7 @@ class Injector:
         self._pages = pages
         self._stopping: set[str] = set()
         self._held: dict[tuple[Fault, str], int] = {}
-        self._do: dict[Fault, Callable[[Injection], Awaitable[None]]] = {
+        self._do: dict[Fault, Callable[[Injection], Coroutine[Any, Any, None]]] = {
             "kill": self._kill,
             "pause": self._pause,
             "cut": self._cut,
@@ -94,14 +94,11 @@ class Injector:
             async with asyncio.TaskGroup() as tasks:
                 for injection in plan:
                     await asyncio.sleep(max(0.0, began_s + injection.at_s - time.monotonic()))
-                    tasks.create_task(self._inject(injection))
+                    tasks.create_task(self._do[injection.fault](injection))
         except* OSError as group:
             errors = tuple(leaf for leaf in group.exceptions if isinstance(leaf, OSError))
         if errors:
             raise DemoFailed(f"a fault could not be made: {errors[0]}", hint="leave it out with --faults")
-
-    async def _inject(self, injection: Injection) -> None:
-        await self._do[injection.fault](injection)
 
     def _count(self, injection: Injection) -> None:
         self._events.faults[injection.fault] += 1

@@ -35,6 +35,8 @@ HEAL_S: Final = 60.0
 SETTLE_S: Final = 1.0
 """What comes too late shall be seen."""
 WATCH_S: Final = 0.05
+RESTART_S: Final = 0.5
+"""A process that ends by itself is started again at most so often."""
 SPACE_S: Final = 5.0
 """So long after the disk was full, a broker may still end for want of space."""
 NO_SPACE: Final = (2, 74)
@@ -171,6 +173,7 @@ class Chaos:
                     self.violations.append(Violation("died", died.name, f"status {died.status}: {died.tail[-300:]}"))
                 self._tell(f"{died.name} ended by itself with status {died.status}; started again")
                 self._shop.start_again(died.name)
+                await asyncio.sleep(RESTART_S)
 
     def _is_short_of_space(self) -> bool:
         return self._injector.is_full or any(time.monotonic() < to_s + SPACE_S for _, to_s in self.events.full_s)

@@ -21,12 +21,11 @@ SLOW: Final = ("rate", "256kbit", "burst", "16kb", "latency", "300ms")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def own_mounts() -> str | None:
-    """Give this process mounts of its own. To be called before it has threads. Says why it cannot be, if so."""
+def own_mounts() -> None:
+    """Give this process mounts of its own. To be called before it has threads. Raises `OSError`."""
     if _libc.unshare(CLONE_NEWNS) != 0:
-        return f"no mount namespace: {os.strerror(ctypes.get_errno())} (it needs root)"
+        raise OSError(f"no mount namespace: {os.strerror(ctypes.get_errno())} (it needs root)")
     _run("mount", "--make-rprivate", "/")
-    return None
 
 
 class Lan:

@@ -33,6 +33,7 @@ from .result import Result, print_result
 from .rhythm import plan_faults
 
 MAKEABLE: Final[tuple[Fault, ...]] = ("kill", "pause", "rolling-restart")
+TARGETS: Final[dict[Fault, Sequence[str]]] = {"rolling-restart": ("everything",)}
 HEAL_S: Final = 60.0
 """So long after the faults no saga runs any more, or that is a violation: a saga's deadline is 30 s unless it says."""
 SAMPLE_S: Final = 0.05
@@ -206,7 +207,7 @@ async def _run_in(folder: Path, options: ChaosOptions, target: Target, console: 
         sampling = asyncio.create_task(_sample(target.endpoint, counters))
         try:
             injector = Injector(outside, events, tell)
-            await injector.run(plan_faults(options.seed, options.seconds, outside.names(), faults))
+            await injector.run(plan_faults(options.seed, options.seconds, outside.names(), faults, TARGETS))
             await asyncio.sleep(max(0.0, began_s + options.seconds - time.monotonic()))
             tell("healing: no more faults")
             seconds, healing_s = time.monotonic() - began_s, time.monotonic()

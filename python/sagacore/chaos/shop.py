@@ -111,12 +111,16 @@ class Shop:
         return self._fleet.died()
 
     def _lay(self) -> None:
-        why = own_mounts() if self.options.namespaces else "namespaces were not wanted"
-        if why is None:
-            self._lay_disk()
-            self._lay_lan()
+        if self.options.namespaces:
+            try:
+                own_mounts()
+            except OSError as error:
+                self._leave_out(str(error), "cut", "half-open", "delay", "full-disk")
+            else:
+                self._lay_disk()
+                self._lay_lan()
         else:
-            self._leave_out(why, "cut", "half-open", "delay", "full-disk")
+            self._leave_out("namespaces were not wanted", "cut", "half-open", "delay", "full-disk")
         (self.folder / LOG).parent.mkdir(exist_ok=True)
         if self.options.library is not None:
             self.pages = Pages(self.folder / "pages", self.options.library.resolve(strict=True))
