@@ -9,5 +9,5 @@ mod delivery;
 pub mod log;
 mod state;
 
-pub use broker::{Broker, Config, Opened, Record, RecordKind, Room, Unreadable, Visibility};
+pub use broker::{Broker, Config, Opened, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds};
 pub use state::Window;

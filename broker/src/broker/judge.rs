@@ -69,7 +69,9 @@ impl Broker {
         if !self.has_room() {
             return Err(Refused(Refusal::Full, "the broker is full: no new saga now"));
         }
+        let class = known.plan.deadline_class();
         let deadline_ms = time_ms + known.plan.deadline_ms;
+        self.check_class(class)?;
         self.begin(session, message, plan, deadline_ms, time_ms);
         Ok(())
     }

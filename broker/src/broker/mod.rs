@@ -10,6 +10,7 @@ mod judge;
 mod recovery;
 mod requests;
 mod subscribe;
+mod watermark;
 
 use std::collections::VecDeque;
 
@@ -21,6 +22,8 @@ use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, Sta
 use compaction::Compaction;
 pub use config::{Config, Room, Visibility};
 pub use recovery::{Opened, Unreadable};
+pub use watermark::WatermarkBounds;
+use watermark::Watermarks;
 
 /// What is to be written to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +98,7 @@ pub struct Broker {
     sweep_stuck_at: usize,
     /// Sessions whose transactions were judged since the last flush.
     judged: Vec<SessionRef>,
+    watermarks: Watermarks,
     compaction: Compaction,
     /// Room on the disk, as the host last said; none where the log is in memory.
     room: Option<Room>,
@@ -133,6 +137,7 @@ impl Broker {
             stuck: Vec::new(),
             sweep_stuck_at: 1024,
             judged: Vec::new(),
+            watermarks: Watermarks::new(config.watermarks),
             compaction: Compaction::default(),
             room: None,
             recorded_bytes: 0,
@@ -283,6 +288,7 @@ impl Broker {
         self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
         if let Some(saga) = self.applied.started.take() {
             self.set_deadline(saga);
+            self.note_begun(saga);
         }
         if let Some((saga, time_ms)) = self.applied.turned.take() {
             self.watch(saga, time_ms);
@@ -325,6 +331,7 @@ impl Broker {
         self.tick_limits(time_ms);
         self.tick_deadlines(time_ms);
         self.tick_stuck(time_ms);
+        self.tick_exceptions();
         self.state.forget(time_ms);
         self.settle(time_ms);
     }
@@ -424,10 +431,13 @@ impl Broker {
         }
         if self.batch.is_empty() {
             let copies = self.compact(time_ms);
+            self.compute_watermark(time_ms);
             self.settle(time_ms);
             return copies;
         }
-        Some(self.close_record(time_ms))
+        let record = self.close_record(time_ms);
+        self.compute_watermark(time_ms);
+        Some(record)
     }
 
     fn close_record(&mut self, time_ms: u64) -> Record {
@@ -445,6 +455,7 @@ impl Broker {
     /// All records up to this one are durable: what they caused becomes visible.
     pub fn synced(&mut self, lsn: u64, now_ms: u64) {
         self.durable_lsn = self.durable_lsn.max(lsn);
+        self.tell_watermarks();
         self.settle(self.time_ms(now_ms));
     }
 
@@ -520,6 +531,11 @@ impl Broker {
     /// Bytes gathered for the next record.
     pub fn record_bytes(&self) -> usize {
         self.batch.len()
+    }
+
+    /// The last record that is durable.
+    pub fn durable_lsn(&self) -> u64 {
+        self.durable_lsn
     }
 
     pub fn state(&self) -> &State {

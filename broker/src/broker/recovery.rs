@@ -69,6 +69,7 @@ impl Broker {
         self.replayed(time_ms);
         self.set_timers(time_ms);
         self.enqueue_all();
+        self.open_watermarks();
         self.state.counters = crate::state::Counters::default();
         let mut payload = Vec::new();
         if opened.next_lsn == 1 || self.state.next_sequence == 1 {

@@ -51,6 +51,10 @@ impl Broker {
         // Broker time, from which a service reads how long a deadline still is.
         welcome.deadline_ms = time_ms.into();
         self.queues.sessions.send(session, welcome, |_| {});
+        if role == Role::Service {
+            // Before the first token: it says which log that is from.
+            self.tell_watermark(session);
+        }
         self.queues.join(&mut self.state, session);
     }
 

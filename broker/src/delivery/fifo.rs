@@ -21,9 +21,7 @@ impl<K> Default for Fifo<K> {
 impl<K: Copy> Fifo<K> {
     /// Sets a timer. One that is due before the last one waits for it: durations are equal but for rounding.
     pub fn push(&mut self, due_ms: u64, thing: K, is_live: impl Fn(K) -> bool) {
-        while self.queue.front().is_some_and(|&(_, thing)| !is_live(thing)) {
-            self.queue.pop_front();
-        }
+        self.first(&is_live);
         if self.queue.len() >= self.sweep_at {
             self.queue.retain(|&(_, thing)| is_live(thing));
             self.sweep_at = SWEEP_AT_LEAST.max(self.queue.len() * 2);
@@ -43,6 +41,14 @@ impl<K: Copy> Fifo<K> {
             }
         }
         None
+    }
+
+    /// The first thing that is still there, and when it is due.
+    pub fn first(&mut self, is_live: impl Fn(K) -> bool) -> Option<(u64, K)> {
+        while self.queue.front().is_some_and(|&(_, thing)| !is_live(thing)) {
+            self.queue.pop_front();
+        }
+        self.queue.front().copied()
     }
 
     /// Takes everything out.

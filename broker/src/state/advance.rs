@@ -43,6 +43,7 @@ impl State {
             pivoted: false,
             wide: false,
             stuck: false,
+            excepted: false,
             age: sequence,
             deadline_ms: header.deadline_ms.get(),
             trace: header.trace,
@@ -171,6 +172,7 @@ impl State {
                     self.start(&first, plan, at, out);
                 }
             }
+            Kind::Stuck => self.replay_exception(first.header),
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
             _ => {
                 let consumed: Vec<_> = transaction.consumes.iter().map_while(|key| self.pending(key)).collect();
@@ -185,6 +187,12 @@ impl State {
         let definition = message.sections().get(Section::DATA).unwrap_or_default();
         if let Ok(Some(plan)) = self.plans.check(message.header.plan.get(), definition) {
             self.plans.add(plan, definition, at.lsn);
+        }
+    }
+
+    fn replay_exception(&mut self, header: &Header) {
+        if let Some(saga) = self.saga(header.saga) {
+            self.sagas[saga].excepted = true;
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Saga {
     pub wide: bool,
     /// Listed as stuck: a notice, not a state of the protocol.
     pub stuck: bool,
+    /// No watermark waits for it: it was stuck once, and may be still.
+    pub excepted: bool,
     pub age: u64,
     pub deadline_ms: u64,
     pub trace: [u8; 16],
@@ -177,6 +179,11 @@ impl State {
             *byte ^= other;
         }
         SipHasher24::new_with_key(&keyed).hash(input).h1
+    }
+
+    /// Names the log: another one has another secret. 63 bits, which every database keeps as a number.
+    pub fn log_id(&self) -> u64 {
+        SipHasher24::new_with_key(&self.secret).hash(b"the log").h1 >> 1
     }
 
     /// A number that no other saga of this sequence had, in this or an earlier life of the log.

@@ -67,7 +67,7 @@ struct SagaCopy {
     deadline_ms: U64,
     trace: [u8; 16],
     attempt: U32,
-    /// 1 undoing, 2 pivoted, 4 wide.
+    /// 1 undoing, 2 pivoted, 4 wide, 8 excepted from watermarks.
     flags: U32,
 }
 
@@ -151,6 +151,7 @@ impl State {
         self.sagas[saga].oldest_lsn = at.lsn;
         let found = &self.sagas[saga];
         let undoing = u32::from(found.phase == Phase::Undoing);
+        let (pivoted, wide, excepted) = (u32::from(found.pivoted), u32::from(found.wide), u32::from(found.excepted));
         let copy = SagaCopy {
             id: found.id,
             plan: self.plans.get(found.plan).plan.fingerprint.into(),
@@ -160,7 +161,7 @@ impl State {
             deadline_ms: found.deadline_ms.into(),
             trace: found.trace,
             attempt: found.attempt.into(),
-            flags: (undoing | u32::from(found.pivoted) << 1 | u32::from(found.wide) << 2).into(),
+            flags: (undoing | pivoted << 1 | wide << 2 | excepted << 3).into(),
         };
         item(out, SAGA, |out| {
             out.extend_from_slice(copy.as_bytes());
@@ -266,6 +267,7 @@ impl State {
             pivoted: flags & 2 != 0,
             wide: flags & 4 != 0,
             stuck: false,
+            excepted: flags & 8 != 0,
             age: copy.age.get(),
             deadline_ms: copy.deadline_ms.get(),
             trace: copy.trace,

@@ -7,6 +7,7 @@ mod sagas;
 
 mod ahead;
 mod peers;
+mod watermarks;
 
 use peers::{Got, World, carried, next};
 use sagacore_broker::{Config, Room};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use sagacore_broker::{Broker, Config, Opened, Record, Visibility};
+use sagacore_broker::{Broker, Config, Opened, Record, Visibility, WatermarkBounds};
 use sagacore_core::limits::HEARTBEAT_MS;
 use sagacore_core::wire::{Header, Key, Kind, Message, Role, Section, Sections, TransactionWriter, Transactions};
 
@@ -56,7 +56,15 @@ impl World {
     }
 
     pub fn with(visibility: Visibility) -> Self {
-        let config = Config { stuck_after_ms: 5_000, visibility, ..Config::default() };
+        Self::of(Config { visibility, ..Config::default() })
+    }
+
+    pub fn bounded(watermarks: WatermarkBounds) -> Self {
+        Self::of(Config { watermarks, ..Config::default() })
+    }
+
+    fn of(config: Config) -> Self {
+        let config = Config { stuck_after_ms: 5_000, ..config };
         let mut broker = Broker::new(config);
         let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0, unclean: false }, 0);
         let mut world =
@@ -130,7 +138,7 @@ impl World {
 
     /// The same without the words of the session.
     pub fn tokens(&mut self, name: &str) -> Vec<Got> {
-        let session = [Kind::Confirm, Kind::Ping, Kind::Define, Kind::Subscribe];
+        let session = [Kind::Confirm, Kind::Ping, Kind::Define, Kind::Subscribe, Kind::Watermark];
         self.take(name).into_iter().filter(|got| !session.contains(&got.kind())).collect()
     }
 

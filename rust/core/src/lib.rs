@@ -8,5 +8,6 @@ pub mod limits;
 pub mod peer;
 pub mod plan;
 pub mod table;
+pub mod watermark;
 pub mod wire;
 pub mod worker;

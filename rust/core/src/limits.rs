@@ -1,7 +1,7 @@
 //! Every bound of sagacore, in one place, with the relations between them asserted at compile time.
 //!
 //! A limit here is part of the protocol: a peer may rely on it, so changing one is a change of the wire format or of
-//! what is promised. What an operator may choose (slots, credit, retention) is a setting with its default here.
+//! what is promised. What an operator may choose (slots, credit) is a setting with its default here.
 
 /// Steps of a saga: a set of steps is one `u64`.
 pub const STEPS_MAX: usize = 64;
@@ -79,10 +79,14 @@ pub const SAGAS_MAX: usize = 16 << 20;
 /// Rows of a fence in memory, and bytes of results in them; a RUN beyond it is asked to come later.
 pub const FENCE_ROWS_MAX: usize = 1 << 22;
 pub const FENCE_ANSWER_BYTES_MAX: usize = 512 << 20;
-/// A fence's row lives so long beyond its saga's deadline, counted while its service is connected.
-pub const FENCE_RETENTION_MS_DEFAULT: u64 = 600_000;
 /// Rows that a fence forgets at a time: more would hold up what is on its way.
 pub const FENCE_FORGET_MAX: usize = 2048;
+/// Classes of deadlines, each with its watermark: sagas of class c may take 2^c seconds.
+pub const WATERMARK_CLASSES: usize = 21;
+/// Sagas of a class that may have begun since the oldest one that its watermark waits for: their rows are kept.
+pub const WATERMARK_SPAN_MAX: u64 = 1 << 24;
+/// Stuck sagas that no watermark waits for.
+pub const WATERMARK_EXCEPTIONS_MAX: usize = 1024;
 /// Unconfirmed bytes of a service from which on it takes no more work.
 pub const SERVICE_OUTBOX_BYTES_MAX: usize = 64 << 20;
 /// A message that a process cannot act on yet, for want of a plan or of room, is asked for again after this.
@@ -111,7 +115,12 @@ const _: () = {
     assert!(TRANSACTION_BYTES_MAX <= FRAME_BYTES_MAX, "a transaction fits into a frame");
     assert!(DEFINITION_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX, "a plan's definition fits into a message");
     assert!(KEY_BYTES_MAX + REASON_BYTES_MAX + NAME_BYTES_MAX < 1024);
-    assert!(FENCE_RETENTION_MS_DEFAULT > LEASE_QUEUE_MS + RETRY_LATER_MS_MAX / 2, "a row outlives what may ask for it");
+    assert!(DEADLINE_MS_MAX <= 1_000 << (WATERMARK_CLASSES - 1), "every deadline has its class");
+    assert!(WATERMARK_SPAN_MAX >= SAGAS_MAX as u64, "all sagas that run may be of one class");
+    assert!(
+        (2 + WATERMARK_CLASSES + WATERMARK_EXCEPTIONS_MAX) * 8 + 1024 <= MESSAGE_BYTES_MAX,
+        "a watermark fits into a message"
+    );
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
     assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");
     assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);

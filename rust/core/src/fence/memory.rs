@@ -1,7 +1,7 @@
 //! Rows in memory: for tests, benches and effects that die with the process.
 //!
-//! Rows that expire in the same second share a *bucket*: their rows in one array, their answers in one buffer. What
-//! expires goes with its bucket, oldest first. A row that is still asked for moves to a later one, which is rare.
+//! Rows of sagas that are neighbours in age, and of one class of deadlines, share a *bucket*: their rows in one array,
+//! their answers in one buffer. What a watermark has passed goes bucket by bucket, the oldest first.
 //!
 //! ```text
 //! index    hash of the key -> (bucket, row)     8 bytes and a tag
@@ -17,12 +17,11 @@ use hashbrown::HashTable;
 
 use super::rules::{Event, RowState, on_event};
 use crate::limits::SECTION_BYTES_MAX;
+use crate::watermark::Watermark;
 use crate::wire::SagaId;
 
-/// How long a bucket spans.
-const BUCKET_MS: u64 = 1024;
-/// A row moves only where it gains more than so many buckets: a deadline is known to some milliseconds only.
-const MOVE_BUCKETS: u64 = 8;
+/// So many neighbours share a bucket.
+const BUCKET_SAGAS: u64 = 64;
 /// A buffer of a bucket that has gone is kept for the next one up to this.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
@@ -63,10 +62,17 @@ impl Row {
     }
 }
 
+/// Names a bucket. Those that are forgotten first come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct BucketKey {
+    /// How many other logs of the broker there were before.
+    log: u32,
+    class: usize,
+    neighbours: u64,
+}
+
 #[derive(Debug, Default)]
 struct Bucket {
-    /// It expires at this multiple of `BUCKET_MS`.
-    tick: u64,
     rows: Vec<Row>,
     answers: Vec<u8>,
 }
@@ -77,24 +83,22 @@ struct Place {
     row: u32,
 }
 
-/// The first multiple of `BUCKET_MS` after this time.
-const fn tick_of(expires_ms: u64) -> u64 {
-    expires_ms / BUCKET_MS + 1
-}
-
 /// Whether a row in this state keeps an answer.
 const fn has_answer(state: RowState) -> bool {
     matches!(state, RowState::Done | RowState::Rejected)
 }
 
-/// A bounded set of rows, each forgotten when it expires.
+/// A bounded set of rows, each forgotten when its saga is below the watermark.
 #[derive(Debug)]
 pub struct MemoryRows {
     index: HashTable<Place>,
     buckets: Vec<Bucket>,
-    /// Buckets in use, by when they expire, and those that are free.
-    by_tick: BTreeMap<u64, u32>,
+    /// Buckets in use, and those that are free.
+    by_key: BTreeMap<BucketKey, u32>,
     free: Vec<u32>,
+    /// The log that new rows are of, and the watermark that has been swept up to.
+    log: u32,
+    swept_lsn: Option<u64>,
     rows_max: usize,
     answer_bytes: usize,
     answer_bytes_max: usize,
@@ -106,8 +110,10 @@ impl MemoryRows {
         Self {
             index: HashTable::new(),
             buckets: Vec::new(),
-            by_tick: BTreeMap::new(),
+            by_key: BTreeMap::new(),
             free: Vec::new(),
+            log: 0,
+            swept_lsn: None,
             rows_max: rows_max.min(u32::MAX as usize),
             answer_bytes: 0,
             answer_bytes_max: answer_bytes_max.min(u32::MAX as usize / 2),
@@ -138,19 +144,16 @@ impl MemoryRows {
         (row.state, &bucket.answers[start..start + usize::from(row.answer_length)])
     }
 
-    /// Applies an event and gives the state after it. The answer is stored where the event decides the row. The row is
-    /// forgotten at `expires_ms`, or later if an earlier event said so.
-    pub fn record(&mut self, key: &FenceKey, event: Event, answer: &[u8], expires_ms: u64) -> RowState {
-        let Some(mut place) = self.place(key) else {
+    /// Applies an event and gives the state after it. The answer is stored where the event decides the row. The class is
+    /// that of the saga's deadline.
+    pub fn record(&mut self, key: &FenceKey, class: usize, event: Event, answer: &[u8]) -> RowState {
+        let Some(place) = self.place(key) else {
             let state = on_event(RowState::Empty, event);
             if state != RowState::Empty {
-                self.insert(key, state, answer, expires_ms);
+                self.insert(key, class, state, answer);
             }
             return state;
         };
-        if tick_of(expires_ms) > self.buckets[place.bucket as usize].tick + MOVE_BUCKETS {
-            place = self.move_to(place, expires_ms);
-        }
         let bucket = &mut self.buckets[place.bucket as usize];
         let row = &mut bucket.rows[place.row as usize];
         let state = on_event(row.state, event);
@@ -165,31 +168,72 @@ impl MemoryRows {
         state
     }
 
-    /// Forgets rows that have expired, at most so many, and says how many. Call it often, with little.
-    pub fn forget(&mut self, now_ms: u64, at_most: usize) -> usize {
+    /// The broker's log is another one: what there is will be forgotten, and nobody asks for it.
+    pub fn renew(&mut self) {
+        self.log += 1;
+        self.swept_lsn = None;
+    }
+
+    /// Forgets rows that the watermark has passed, at most so many, and says how many. Call it often, with little.
+    pub fn forget(&mut self, told: &Watermark, at_most: usize) -> usize {
         let mut forgotten = 0;
-        while let Some((&tick, &number)) = self.by_tick.first_key_value() {
-            if tick * BUCKET_MS > now_ms {
-                break;
-            }
-            while let Some(row) = self.buckets[number as usize].rows.last() {
-                if forgotten == at_most {
-                    return forgotten;
-                }
-                let key = row.key();
-                self.remove(&key);
-                self.buckets[number as usize].rows.pop();
-                forgotten += 1;
-            }
-            self.by_tick.remove(&tick);
-            let bucket = &mut self.buckets[number as usize];
-            self.answer_bytes -= bucket.answers.len();
-            bucket.answers.clear();
-            bucket.answers.shrink_to(KEPT_BYTES_MAX);
-            bucket.rows.shrink_to(KEPT_BYTES_MAX / size_of::<Row>());
-            self.free.push(number);
+        if self.swept_lsn == Some(told.as_of_lsn) {
+            return forgotten;
         }
+        let mut next = BucketKey { log: 0, class: 0, neighbours: 0 };
+        while let Some((&key, &number)) = self.by_key.range(next..).next() {
+            let is_old = key.log != self.log;
+            if !is_old && key.neighbours * BUCKET_SAGAS >= told.marks[key.class] {
+                next = BucketKey { class: key.class + 1, neighbours: 0, ..key };
+                continue;
+            }
+            let passed = |row: &Row| is_old || told.has_passed(key.class, row.saga.sequence.get());
+            forgotten += self.sweep(number, at_most - forgotten, passed);
+            if self.buckets[number as usize].rows.is_empty() {
+                self.by_key.remove(&key);
+                self.clear(number);
+            } else if forgotten == at_most {
+                return forgotten;
+            }
+            next = BucketKey { neighbours: key.neighbours + 1, ..key };
+        }
+        self.swept_lsn = Some(told.as_of_lsn);
         forgotten
+    }
+
+    fn sweep(&mut self, number: u32, at_most: usize, passed: impl Fn(&Row) -> bool) -> usize {
+        let mut swept = 0;
+        for at in (0..self.buckets[number as usize].rows.len()).rev() {
+            let row = self.buckets[number as usize].rows[at];
+            if swept < at_most && passed(&row) {
+                self.take_out(Place { bucket: number, row: at as u32 }, &row.key());
+                swept += 1;
+            }
+        }
+        swept
+    }
+
+    /// Removes a row. The last one of its bucket takes its place.
+    fn take_out(&mut self, place: Place, key: &FenceKey) {
+        if let Ok(entry) = self.index.find_entry(key.hash(), |at| *at == place) {
+            entry.remove();
+        }
+        let rows = &mut self.buckets[place.bucket as usize].rows;
+        rows.swap_remove(place.row as usize);
+        let Some(moved) = rows.get(place.row as usize).map(Row::key) else { return };
+        let was = Place { bucket: place.bucket, row: rows.len() as u32 };
+        if let Some(entry) = self.index.find_mut(moved.hash(), |at| *at == was) {
+            *entry = place;
+        }
+    }
+
+    fn clear(&mut self, number: u32) {
+        let bucket = &mut self.buckets[number as usize];
+        self.answer_bytes -= bucket.answers.len();
+        bucket.answers.clear();
+        bucket.answers.shrink_to(KEPT_BYTES_MAX);
+        bucket.rows.shrink_to(KEPT_BYTES_MAX / size_of::<Row>());
+        self.free.push(number);
     }
 
     fn place(&self, key: &FenceKey) -> Option<Place> {
@@ -201,9 +245,10 @@ impl MemoryRows {
         self.buckets[place.bucket as usize].rows[place.row as usize].key()
     }
 
-    fn insert(&mut self, key: &FenceKey, state: RowState, answer: &[u8], expires_ms: u64) -> Place {
+    fn insert(&mut self, key: &FenceKey, class: usize, state: RowState, answer: &[u8]) {
         let answer = if has_answer(state) { answer } else { &[] };
-        let number = self.bucket_at(tick_of(expires_ms));
+        let neighbours = key.saga.sequence.get() / BUCKET_SAGAS;
+        let number = self.bucket_at(BucketKey { log: self.log, class, neighbours });
         let bucket = &mut self.buckets[number as usize];
         let place = Place { bucket: number, row: bucket.rows.len() as u32 };
         bucket.rows.push(Row {
@@ -219,45 +264,17 @@ impl MemoryRows {
         let buckets = &self.buckets;
         let hash_at = |place: &Place| buckets[place.bucket as usize].rows[place.row as usize].key().hash();
         self.index.insert_unique(key.hash(), place, hash_at);
-        place
     }
 
-    /// Moves a row to the bucket of a later time. Its answer's bytes stay behind until the old bucket goes.
-    fn move_to(&mut self, place: Place, expires_ms: u64) -> Place {
-        let bucket = &mut self.buckets[place.bucket as usize];
-        let row = bucket.rows[place.row as usize];
-        let start = row.answer_at as usize;
-        let answer = bucket.answers[start..start + usize::from(row.answer_length)].to_vec();
-        self.remove(&row.key());
-        let bucket = &mut self.buckets[place.bucket as usize];
-        bucket.rows.swap_remove(place.row as usize);
-        if let Some(moved) = bucket.rows.get(place.row as usize).map(Row::key) {
-            let was = Place { bucket: place.bucket, row: bucket.rows.len() as u32 };
-            if let Some(entry) = self.index.find_mut(moved.hash(), |at| *at == was) {
-                *entry = place;
-            }
-        }
-        self.insert(&row.key(), row.state, &answer, expires_ms)
-    }
-
-    fn remove(&mut self, key: &FenceKey) {
-        let buckets = &self.buckets;
-        let is_it = |place: &Place| buckets[place.bucket as usize].rows[place.row as usize].key() == *key;
-        if let Ok(entry) = self.index.find_entry(key.hash(), is_it) {
-            entry.remove();
-        }
-    }
-
-    fn bucket_at(&mut self, tick: u64) -> u32 {
-        if let Some(&number) = self.by_tick.get(&tick) {
+    fn bucket_at(&mut self, key: BucketKey) -> u32 {
+        if let Some(&number) = self.by_key.get(&key) {
             return number;
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.buckets.push(Bucket::default());
             (self.buckets.len() - 1) as u32
         });
-        self.buckets[number as usize].tick = tick;
-        self.by_tick.insert(tick, number);
+        self.by_key.insert(key, number);
         number
     }
 }
@@ -265,53 +282,72 @@ impl MemoryRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WATERMARK_CLASSES;
 
     fn key(sequence: u64) -> FenceKey {
         FenceKey { saga: SagaId::new(0, sequence, 1), attempt: 0, step: 2 }
     }
 
+    fn told(as_of_lsn: u64, mark: u64, exceptions: &[u64]) -> Watermark {
+        Watermark { log: 1, as_of_lsn, marks: [mark; WATERMARK_CLASSES], exceptions: exceptions.to_vec() }
+    }
+
     #[test]
-    fn a_row_answers_until_it_expires() {
+    fn a_row_answers_until_the_watermark_has_passed_it() {
         let mut rows = MemoryRows::new(100, 1 << 20);
-        assert_eq!(rows.record(&key(1), Event::Tried, b"ignored", 5_000), RowState::Intent);
+        assert_eq!(rows.record(&key(1), 5, Event::Tried, b"ignored"), RowState::Intent);
         assert_eq!(rows.find(&key(1)), (RowState::Intent, &b""[..]));
-        assert_eq!(rows.record(&key(1), Event::Succeeded, b"result", 5_000), RowState::Done);
-        assert_eq!(rows.record(&key(2), Event::RejectedCleanly, b"no", 90_000), RowState::Rejected);
-        assert_eq!(rows.forget(5_000, 10), 0, "not before its time");
+        assert_eq!(rows.record(&key(1), 5, Event::Succeeded, b"result"), RowState::Done);
+        assert_eq!(rows.record(&key(2), 5, Event::RejectedCleanly, b"no"), RowState::Rejected);
+        assert_eq!(rows.forget(&told(7, 1, &[]), 10), 0, "it has not passed");
         assert_eq!(rows.find(&key(1)), (RowState::Done, &b"result"[..]));
-        assert_eq!(rows.forget(5_000 + BUCKET_MS, 10), 1);
+        assert_eq!(rows.forget(&told(8, 2, &[]), 10), 1);
         assert_eq!(rows.find(&key(1)), (RowState::Empty, &b""[..]));
         assert_eq!(rows.find(&key(2)), (RowState::Rejected, &b"no"[..]));
+        let mut of_its_class = told(9, 0, &[]);
+        of_its_class.marks[6] = 100;
+        assert_eq!(rows.forget(&of_its_class, 10), 0, "another class");
     }
 
     #[test]
     fn forgetting_stops_at_its_limit_and_goes_on_there() {
-        let mut rows = MemoryRows::new(100, 1 << 20);
-        for sequence in 0..10 {
-            rows.record(&key(sequence), Event::Succeeded, b"r", 1_000);
+        let mut rows = MemoryRows::new(1_000, 1 << 20);
+        for sequence in 0..200 {
+            rows.record(&key(sequence), 0, Event::Succeeded, b"r");
         }
-        assert_eq!(rows.forget(1 << 20, 4), 4);
-        assert_eq!(rows.len(), 6);
-        assert_eq!(rows.find(&key(0)).0, RowState::Done);
-        assert_eq!(rows.forget(1 << 20, 100), 6);
+        let all = told(1, 200, &[]);
+        assert_eq!(rows.forget(&all, 4), 4);
+        assert_eq!((rows.len(), rows.find(&key(199)).0), (196, RowState::Done));
+        assert_eq!(rows.forget(&all, 1_000), 196);
+        assert_eq!((rows.len(), rows.answer_bytes, rows.by_key.len()), (0, 0, 0));
+        rows.record(&key(7), 0, Event::Succeeded, b"r");
+        assert_eq!(rows.forget(&all, 1_000), 0, "nothing new was told");
+    }
+
+    #[test]
+    fn exceptions_stay_and_are_found_where_they_moved_to() {
+        let mut rows = MemoryRows::new(1_000, 1 << 20);
+        for sequence in 0..130 {
+            rows.record(&key(sequence), 3, Event::Succeeded, format!("result {sequence}").as_bytes());
+        }
+        assert_eq!(rows.forget(&told(1, 120, &[0, 70, 71]), 1_000), 117);
+        for sequence in [0, 70, 71, 120, 129] {
+            assert_eq!(rows.find(&key(sequence)), (RowState::Done, format!("result {sequence}").as_bytes()));
+        }
+        assert_eq!(rows.forget(&told(2, 120, &[71]), 1_000), 2);
+        assert_eq!(rows.forget(&told(3, 130, &[]), 1_000), 11);
         assert_eq!((rows.len(), rows.answer_bytes), (0, 0));
     }
 
     #[test]
-    fn a_row_that_is_still_asked_for_lives_longer() {
-        let mut rows = MemoryRows::new(100, 1 << 20);
-        for sequence in 0..5 {
-            rows.record(&key(sequence), Event::Succeeded, format!("result {sequence}").as_bytes(), 1_000);
-        }
-        assert_eq!(rows.record(&key(1), Event::UndoBegun, b"", 50_000), RowState::Done);
-        assert_eq!(rows.record(&key(3), Event::UndoBegun, b"", 2_000), RowState::Done, "too little to move");
-        for sequence in 0..5 {
-            assert_eq!(rows.find(&key(sequence)), (RowState::Done, format!("result {sequence}").as_bytes()));
-        }
-        assert_eq!(rows.forget(10_000, 100), 4);
-        assert_eq!(rows.find(&key(1)), (RowState::Done, &b"result 1"[..]));
-        assert_eq!(rows.forget(60_000, 100), 1);
-        assert_eq!((rows.len(), rows.answer_bytes), (0, 0));
+    fn rows_of_another_log_go_whatever_their_sequence() {
+        let mut rows = MemoryRows::new(1_000, 1 << 20);
+        rows.record(&key(500), 3, Event::Succeeded, b"old");
+        rows.renew();
+        let other = FenceKey { saga: SagaId::new(0, 1, 2), attempt: 0, step: 2 };
+        rows.record(&other, 3, Event::Succeeded, b"new");
+        assert_eq!(rows.forget(&told(0, 1, &[]), 1_000), 1);
+        assert_eq!((rows.find(&key(500)).0, rows.find(&other).0), (RowState::Empty, RowState::Done));
     }
 
     #[test]
@@ -319,7 +355,7 @@ mod tests {
         let mut rows = MemoryRows::new(3, 1 << 20);
         assert!(!rows.is_full_with(2));
         assert!(rows.is_full_with(3));
-        rows.record(&key(1), Event::UndoBegun, b"", 1_000);
+        rows.record(&key(1), 0, Event::UndoBegun, b"");
         assert!(rows.is_full_with(2));
         assert!(MemoryRows::new(100, 3 * SECTION_BYTES_MAX).is_full_with(3));
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::limits::{STEPS_MAX, UNDO_GRAPHS_MAX};
+use crate::watermark::deadline_class;
 use definition::{Definition, StepDefinition};
 use size::{Carries, Sizes};
 
@@ -112,6 +113,11 @@ impl Plan {
             undone_before,
             undo_graphs: Mutex::new(BTreeMap::new()),
         })
+    }
+
+    /// The class of its deadline, which has a watermark of its own.
+    pub fn deadline_class(&self) -> usize {
+        deadline_class(self.deadline_ms)
     }
 
     /// The results that DONE of an edge carries; 0 for a number that is no edge.

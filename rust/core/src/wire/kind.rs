@@ -72,8 +72,10 @@ codes! {
         Stats = 24,
         /// Reserved for the next attempt of a victim: not accepted yet.
         Restart = 25,
-        /// operator -> broker: the sagas that are stuck; and the answer.
+        /// operator -> broker: the sagas that are stuck; and the answer. In the log: no watermark waits for this one.
         Stuck = 26,
+        /// broker -> service: up to where every saga has ended; see `crate::watermark`.
+        Watermark = 27,
     }
 }
 
@@ -166,5 +168,7 @@ codes! {
         BadPlan = 13,
         /// Not of this protocol yet.
         Unsupported = 14,
+        /// No new saga whose deadline is of this class now: its watermark is held back. Try again later.
+        ClassFull = 15,
     }
 }

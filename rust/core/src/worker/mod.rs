@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   frames -> receive -> plans (DEFINE)
+//!                     -> watermark (WATERMARK): up to where all sagas have ended
 //!                     -> running (RUN, UNDO): one thing at a time for a (saga, attempt, step)
+//!                          -> below the watermark: nothing is done, and nothing answered
 //!                          -> fence in memory: a repetition is answered from its row, without a call
 //!                          -> Work: to be called by whoever drives this; with a fence elsewhere, that one decides
 //!   finish(verdict)   -> one transaction that consumes the delivered message and publishes what follows
@@ -19,9 +21,10 @@ mod types;
 
 use crate::fence::{Admission, Doing, Event, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo};
 use crate::limits::{
-    FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, HEARTBEAT_MS, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX,
+    FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX,
 };
 use crate::peer::{Heard, Link, Peer, PeerOptions};
+use crate::watermark::Watermark;
 use crate::wire::{CauseCode, Header, Kind, Message, Refusal, Role, Section, Transactions};
 use ending::{Ending, cut, ending, idempotency_key, retry};
 use plans::{KnownPlan, Plans};
@@ -38,6 +41,9 @@ pub struct Worker {
     plans: Plans,
     running: Running,
     rows: MemoryRows,
+    /// What the broker last told, and whether the caller has not taken it yet.
+    told: Watermark,
+    is_news: bool,
     clock: Clock,
     session: u32,
     /// Deliveries of this session that are finished and whose credit is not given back yet.
@@ -49,8 +55,6 @@ pub struct Worker {
 #[derive(Debug, Default)]
 struct Clock {
     now_ms: u64,
-    /// Runs only while the broker is there, as the broker's own time does: an outage of either lets no row expire.
-    connected_ms: u64,
     /// What to add to `now_ms` for the broker's time, once it has told.
     broker_ahead_ms: Option<i64>,
 }
@@ -72,6 +76,8 @@ impl Worker {
             plans: Plans::default(),
             running: Running::default(),
             rows: MemoryRows::new(FENCE_ROWS_MAX, FENCE_ANSWER_BYTES_MAX),
+            told: Watermark::unknown(),
+            is_news: false,
             clock: Clock::default(),
             session: 0,
             owed: 0,
@@ -87,7 +93,7 @@ impl Worker {
 
     /// Takes a frame from the broker and appends what is to be called.
     pub fn receive(&mut self, frame: &[u8], now_ms: u64, works: &mut Vec<Work>) {
-        self.pass_time(now_ms);
+        self.clock.now_ms = now_ms;
         let Ok(transactions) = Transactions::parse(frame) else {
             self.stats.malformed += 1;
             return;
@@ -115,9 +121,11 @@ impl Worker {
         now_ms: u64,
         works: &mut Vec<Work>,
     ) -> Result<(), Misuse> {
-        self.pass_time(now_ms);
+        self.clock.now_ms = now_ms;
         let at = self.running.by_ticket(ticket).ok_or(Misuse::Ticket)?;
         match self.running.at(at).doing {
+            // Nobody waits for it, and a row would stay for ever.
+            _ if self.options.memory_fence && self.has_passed(at) => self.stats.passed += 1,
             Doing::Action => self.finish_action(at, verdict, payload)?,
             Doing::Compensation => self.finish_compensation(at, verdict, payload)?,
         }
@@ -125,10 +133,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Heartbeats, and rows that have expired. `Reconnect`: open a new socket and call `connect`.
+    /// Heartbeats, and rows that can be forgotten. `Reconnect`: open a new socket and call `connect`.
     pub fn tick(&mut self, now_ms: u64) -> Link {
-        self.pass_time(now_ms);
-        self.rows.forget(self.clock.connected_ms, FENCE_FORGET_MAX);
+        self.clock.now_ms = now_ms;
+        self.rows.forget(&self.told, FENCE_FORGET_MAX);
         self.peer.tick(now_ms)
     }
 
@@ -138,6 +146,12 @@ impl Worker {
             self.peer.grant(std::mem::take(&mut self.owed));
         }
         self.peer.frame(now_ms)
+    }
+
+    /// The watermark, where it is another one than was taken last. A fence elsewhere stores it with its rows, and asks
+    /// what is stored before it does anything: this process may have been paused while another one went on.
+    pub fn take_watermark(&mut self) -> Option<&Watermark> {
+        std::mem::take(&mut self.is_news).then_some(&self.told)
     }
 
     pub fn is_ready(&self) -> bool {
@@ -186,14 +200,6 @@ impl Worker {
         }
     }
 
-    fn pass_time(&mut self, now_ms: u64) {
-        let passed = now_ms.saturating_sub(self.clock.now_ms);
-        self.clock.now_ms = now_ms;
-        if self.peer.is_ready() {
-            self.clock.connected_ms += passed.min(5 * HEARTBEAT_MS);
-        }
-    }
-
     fn hear(&mut self, message: &Message<'_>, works: &mut Vec<Work>) {
         let header = message.header;
         let kind = header.kind();
@@ -210,6 +216,7 @@ impl Worker {
             Heard::Refused { .. } => self.stats.refused += 1,
             Heard::Delivery => match kind {
                 Kind::Define => self.define(message),
+                Kind::Watermark => self.learn(message),
                 Kind::Run => self.take(message, Doing::Action, works),
                 Kind::Undo => self.take(message, Doing::Compensation, works),
                 _ => {}
@@ -223,6 +230,27 @@ impl Worker {
         if self.plans.define(definition, &self.options).is_err() {
             self.stats.malformed += 1;
         }
+    }
+
+    fn learn(&mut self, message: &Message<'_>) {
+        let Some(told) = message.sections().get(Section::DATA).and_then(Watermark::read) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        if told.replaces(&self.told) {
+            if told.log != self.told.log {
+                self.rows.renew();
+            }
+            self.told = told;
+            self.is_news = true;
+        }
+    }
+
+    /// Whether the saga of what runs has durably ended, as far as this process knows.
+    fn has_passed(&self, at: u32) -> bool {
+        let entry = self.running.at(at);
+        let class = self.plans.get(entry.plan).class;
+        entry.log != self.told.log || self.told.has_passed(class, entry.header.saga.sequence.get())
     }
 
     fn take(&mut self, message: &Message<'_>, doing: Doing, works: &mut Vec<Work>) {
@@ -267,7 +295,7 @@ impl Worker {
         if self.options.memory_fence && doing == Doing::Action && self.rows.is_full_with(self.running.len()) {
             return Err((backoff_ms, "the fence in memory is full; start fewer sagas, or use a fence in a database"));
         }
-        Ok(Taken { plan, step, doing, session: self.session })
+        Ok(Taken { plan, log: self.told.log, step, doing, session: self.session })
     }
 
     fn not_yet(&mut self, header: &Header, delay_ms: u64, reason: &str) {
@@ -287,6 +315,10 @@ impl Worker {
 
     /// Something may begin: with the fence in memory its row decides, else all is handed out.
     fn begin(&mut self, at: u32, works: &mut Vec<Work>) {
+        if self.has_passed(at) {
+            self.stats.passed += 1;
+            return self.release(at, works);
+        }
         let is_to_call = !self.options.memory_fence
             || match self.running.at(at).doing {
                 Doing::Action => self.ask_for_action(at),
@@ -325,9 +357,7 @@ impl Worker {
         let entry = self.running.at(at);
         let key = entry.key();
         let decision = on_undo(self.rows.find(&key).0);
-        // An UNDO has no deadline: its row lives on for as long as it is asked for.
-        let expires_ms = self.clock.connected_ms + self.options.retention_ms;
-        self.rows.record(&key, Event::UndoBegun, &[], expires_ms);
+        self.rows.record(&key, self.plans.get(entry.plan).class, Event::UndoBegun, &[]);
         match decision {
             OnUndo::Compensate | OnUndo::CompensateUncertain => true,
             OnUndo::LeaveTombstone | OnUndo::AnswerUndone => {
@@ -356,6 +386,8 @@ impl Worker {
             idempotency_key: idempotency_key(header),
             result_bytes_max: known.plan.steps[usize::from(header.place.get())].result_max,
             phase: known.phase(header.place.get()),
+            log: entry.log,
+            class: known.class,
         }
     }
 
@@ -374,11 +406,9 @@ impl Worker {
                 Ending::Fail { is_clean: true, .. } => Event::RejectedCleanly,
                 _ => Event::Tried,
             };
-            let expires_ms =
-                self.clock.connected_ms + self.clock.remaining_ms(&entry.header, known) + self.options.retention_ms;
             match ending {
-                Ending::Done => self.rows.record(&entry.key(), event, payload, expires_ms),
-                _ => self.rows.record(&entry.key(), event, cut(payload).as_bytes(), expires_ms),
+                Ending::Done => self.rows.record(&entry.key(), known.class, event, payload),
+                _ => self.rows.record(&entry.key(), known.class, event, cut(payload).as_bytes()),
             };
         }
         let peer = &mut self.peer;
@@ -406,8 +436,7 @@ impl Worker {
         match verdict {
             Verdict::Undone => {
                 if self.options.memory_fence {
-                    let expires_ms = self.clock.connected_ms + self.options.retention_ms;
-                    self.rows.record(&entry.key(), Event::Compensated, &[], expires_ms);
+                    self.rows.record(&entry.key(), self.plans.get(entry.plan).class, Event::Compensated, &[]);
                 }
                 self.stats.undone += 1;
                 let plan = &self.plans.get(entry.plan).plan;

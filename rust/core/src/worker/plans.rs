@@ -22,6 +22,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub(super) struct KnownPlan {
     pub plan: Plan,
+    /// The class of its deadline.
+    pub class: usize,
     own_steps: Vec<Option<u16>>,
 }
 
@@ -76,7 +78,8 @@ impl Plans {
         });
         let own_steps = own_steps.collect();
         let (at, fingerprint) = (self.plans.len() as u32, plan.fingerprint);
-        self.plans.push(KnownPlan { plan, own_steps });
+        let class = plan.deadline_class();
+        self.plans.push(KnownPlan { plan, class, own_steps });
         let plans = &self.plans;
         self.index.insert_unique(fingerprint, at, |&at| plans[at as usize].plan.fingerprint);
         Ok(())

@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub body: Vec<u8>,
     /// Where its plan is among the plans.
     pub plan: u32,
+    /// The broker's log that it is from.
+    pub log: u64,
     /// The step among those of this process.
     pub step: u16,
     pub doing: Doing,
@@ -58,6 +60,7 @@ pub(super) fn key_of(header: &Header) -> FenceKey {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
     pub plan: u32,
+    pub log: u64,
     pub step: u16,
     pub doing: Doing,
     pub session: u32,
@@ -145,6 +148,7 @@ impl Running {
                 header: *message.header,
                 body: Vec::new(),
                 plan: 0,
+                log: 0,
                 step: 0,
                 doing: taken.doing,
                 session: 0,
@@ -159,6 +163,7 @@ impl Running {
         entry.header = *message.header;
         entry.body.extend_from_slice(message.body);
         entry.plan = taken.plan;
+        entry.log = taken.log;
         entry.step = taken.step;
         entry.doing = taken.doing;
         entry.session = taken.session;

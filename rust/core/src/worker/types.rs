@@ -21,8 +21,6 @@ pub struct WorkerOptions {
     pub lease_ms: u64,
     /// Messages that it may hold at a time.
     pub credit: u64,
-    /// How long a row in memory outlives its saga's deadline.
-    pub retention_ms: u64,
 }
 
 /// An action or a compensation to call.
@@ -45,6 +43,9 @@ pub struct Work {
     /// A larger result must not be committed.
     pub result_bytes_max: usize,
     pub phase: Phase,
+    /// The broker's log that the saga is in, and the class of its deadline: which watermark it is judged by.
+    pub log: u64,
+    pub class: usize,
 }
 
 /// How a piece of work ended. The payload of `finish` is named beside each.
@@ -111,6 +112,8 @@ pub struct WorkerStats {
     pub answered: u64,
     /// Of them, sent back because the plan, the step or room was missing.
     pub not_yet: u64,
+    /// Messages and ends of work that were passed over, because the watermark says that their saga has ended.
+    pub passed: u64,
     pub done: u64,
     pub failed: u64,
     pub undone: u64,

@@ -120,7 +120,7 @@ fn keys() -> Vec<Broken> {
         kind("key-kind-fail", "A FAIL is never pending.", Kind::Fail),
         kind("key-kind-result", "A RESULT is never pending.", Kind::Result),
         broken("key.kind", "key-kind-0", "No kind has code 0.", with(KEY + 20, &[0])),
-        broken("key.kind", "key-kind-27", "No kind has code 27.", with(KEY + 20, &[27])),
+        broken("key.kind", "key-kind-28", "No kind has code 28.", with(KEY + 20, &[28])),
         broken("key.reserved", "key-reserved", "Byte 21 of the key is not 0.", with(KEY + 21, &[1])),
         broken("key.reserved", "key-reserved-saga", "Byte 14 of the key is not 0.", with(KEY + 14, &[1])),
     ]
@@ -160,7 +160,7 @@ fn messages() -> Vec<Broken> {
         }),
         broken(length, "mac-length-largest", "A MAC of 65535 bytes.", with(body_length + 4, &[0xff, 0xff])),
         broken("message.kind", "message-kind-0", "No kind has code 0.", with(HEADER + 5, &[0])),
-        broken("message.kind", "message-kind-27", "No kind has code 27.", with(HEADER + 5, &[27])),
+        broken("message.kind", "message-kind-28", "No kind has code 28.", with(HEADER + 5, &[28])),
         broken("message.kind", "message-kind-255", "Nor 255.", with(HEADER + 5, &[0xff])),
     ]
 }

@@ -1,0 +1,186 @@
+//! Watermarks (rule 12): up to where all sagas of a class of deadlines have durably ended.
+//!
+//! A watermark is computed where a record is closed, so that it says what is so as of just that record, and is told to
+//! services when the record is durable: neither a START nor an end that may yet be lost has moved it. A stuck saga that
+//! it waits for becomes an exception, by a record of its own: else a restart would take the watermark back.
+
+use sagacore_core::limits::{HEARTBEAT_MS, WATERMARK_CLASSES, WATERMARK_EXCEPTIONS_MAX, WATERMARK_SPAN_MAX};
+use sagacore_core::watermark::Watermark;
+use sagacore_core::wire::{Header, Kind, Refusal, Role, Section, TransactionWriter};
+
+use super::{Broker, Refused};
+use crate::delivery::Fifo;
+use crate::state::{SagaRef, SessionRef, State};
+
+/// What may be kept because of sagas that do not end.
+#[derive(Debug, Clone, Copy)]
+pub struct WatermarkBounds {
+    /// Sagas of a class that may have begun since the one that its watermark waits for.
+    pub span: u64,
+    /// Stuck sagas that no watermark waits for.
+    pub exceptions: usize,
+}
+
+impl Default for WatermarkBounds {
+    fn default() -> Self {
+        Self { span: WATERMARK_SPAN_MAX, exceptions: WATERMARK_EXCEPTIONS_MAX }
+    }
+}
+
+/// See the module's text.
+pub(super) struct Watermarks {
+    bounds: WatermarkBounds,
+    /// By class: the sagas that it waits for, in order of age, each with its place among all of the class.
+    waits_for: [Fifo<SagaRef>; WATERMARK_CLASSES],
+    begun: [u64; WATERMARK_CLASSES],
+    /// Running sagas that none waits for, and perhaps some that have ended since.
+    exceptions: Vec<SagaRef>,
+    /// What is to be told once it is durable, and when it was computed.
+    next: Option<Watermark>,
+    computed_ms: u64,
+    told: Watermark,
+}
+
+impl Watermarks {
+    pub fn new(bounds: WatermarkBounds) -> Self {
+        Self {
+            bounds,
+            waits_for: Default::default(),
+            begun: [0; WATERMARK_CLASSES],
+            exceptions: Vec::new(),
+            next: None,
+            computed_ms: 0,
+            told: Watermark::unknown(),
+        }
+    }
+
+    fn began(&mut self, state: &State, saga: SagaRef) {
+        let class = state.plan_of(saga).plan.deadline_class();
+        self.waits_for[class].push(self.begun[class], saga, |saga| is_waited_for(state, saga));
+        self.begun[class] += 1;
+    }
+
+    /// Why no saga of a class may begin now, if that is so.
+    fn refusal(&mut self, state: &State, class: usize) -> Option<&'static str> {
+        let (place, saga) = self.waits_for[class].first(|saga| is_waited_for(state, saga))?;
+        if self.begun[class] - place >= self.bounds.span {
+            return Some("too many sagas with such a deadline began since the oldest that runs");
+        }
+        let is_held = state.sagas[saga].stuck && self.is_full(state);
+        is_held.then_some("too many sagas are stuck: resolve them first")
+    }
+
+    /// Whether one more stuck saga would have to wait for its turn.
+    fn is_full(&mut self, state: &State) -> bool {
+        if self.exceptions.len() >= self.bounds.exceptions {
+            self.exceptions.retain(|&saga| state.sagas.contains_key(saga));
+        }
+        self.exceptions.len() >= self.bounds.exceptions
+    }
+
+    fn compute(&mut self, state: &State, as_of_lsn: u64) -> Watermark {
+        self.exceptions.retain(|&saga| state.sagas.contains_key(saga));
+        let sequence = |saga: SagaRef| state.sagas[saga].id.sequence.get();
+        let mut exceptions: Vec<u64> = self.exceptions.iter().map(|&saga| sequence(saga)).collect();
+        exceptions.sort_unstable();
+        let mut marks = [state.next_sequence; WATERMARK_CLASSES];
+        for (mark, waits_for) in marks.iter_mut().zip(&mut self.waits_for) {
+            if let Some((_, oldest)) = waits_for.first(|saga| is_waited_for(state, saga)) {
+                *mark = sequence(oldest);
+            }
+        }
+        Watermark { log: state.log_id(), as_of_lsn, marks, exceptions }
+    }
+}
+
+fn is_waited_for(state: &State, saga: SagaRef) -> bool {
+    state.sagas.get(saga).is_some_and(|saga| !saga.excepted)
+}
+
+impl Broker {
+    /// The log was read: all that it says is durable.
+    pub(super) fn open_watermarks(&mut self) {
+        let mut sagas: Vec<(u64, SagaRef)> =
+            self.state.sagas.iter().map(|(saga, found)| (found.id.sequence.get(), saga)).collect();
+        sagas.sort_unstable();
+        for (_, saga) in sagas {
+            if self.state.sagas[saga].excepted {
+                self.watermarks.exceptions.push(saga);
+            }
+            self.watermarks.began(&self.state, saga);
+        }
+        self.watermarks.told = self.watermarks.compute(&self.state, self.next_lsn - 1);
+    }
+
+    pub(super) fn note_begun(&mut self, saga: SagaRef) {
+        self.watermarks.began(&self.state, saga);
+    }
+
+    /// Whether a saga of this class may begin: what services must keep for it has a bound.
+    pub(super) fn check_class(&mut self, class: usize) -> Result<(), Refused> {
+        let refusal = self.watermarks.refusal(&self.state, class);
+        refusal.map_or(Ok(()), |reason| Err(Refused(Refusal::ClassFull, reason)))
+    }
+
+    /// Stuck sagas that a watermark waits for become exceptions.
+    pub(super) fn tick_exceptions(&mut self) {
+        for class in 0..WATERMARK_CLASSES {
+            while self.batch.len() < self.config.record_bytes {
+                let state = &self.state;
+                let oldest = self.watermarks.waits_for[class].first(|saga| is_waited_for(state, saga));
+                let Some((_, saga)) = oldest.filter(|&(_, saga)| state.sagas[saga].stuck) else { break };
+                if self.watermarks.is_full(state) {
+                    return;
+                }
+                self.except(saga);
+            }
+        }
+    }
+
+    fn except(&mut self, saga: SagaRef) {
+        let found = &mut self.state.sagas[saga];
+        found.excepted = true;
+        let mut header = Header::new(Kind::Stuck);
+        header.saga = found.id;
+        let mut transaction = TransactionWriter::new(&mut self.batch, 0);
+        transaction.publish(header);
+        transaction.finish();
+        self.watermarks.exceptions.push(saga);
+    }
+
+    /// A record was closed and nothing was accepted since: now and then, what is so as of this record is worth telling.
+    pub(super) fn compute_watermark(&mut self, time_ms: u64) {
+        let as_of_lsn = self.next_lsn - 1;
+        let watermarks = &mut self.watermarks;
+        let is_due = time_ms >= watermarks.computed_ms + HEARTBEAT_MS && as_of_lsn > watermarks.told.as_of_lsn;
+        if !self.batch.is_empty() || watermarks.next.is_some() || !is_due {
+            return;
+        }
+        let next = watermarks.compute(&self.state, as_of_lsn);
+        let told = &watermarks.told;
+        debug_assert!(told.marks.iter().zip(&next.marks).all(|(before, after)| before <= after), "I12: monotone");
+        watermarks.computed_ms = time_ms;
+        if (next.marks, &next.exceptions) != (told.marks, &told.exceptions) {
+            watermarks.next = Some(next);
+            self.tell_watermarks();
+        }
+    }
+
+    /// Tells all services what was computed, once it is durable.
+    pub(super) fn tell_watermarks(&mut self) {
+        let Some(next) = self.watermarks.next.take_if(|next| next.as_of_lsn <= self.durable_lsn) else { return };
+        self.watermarks.told = next;
+        let sessions = self.queues.sessions.iter().filter(|(_, session)| session.role == Role::Service);
+        let services: Vec<SessionRef> = sessions.map(|(session, _)| session).collect();
+        for session in services {
+            self.tell_watermark(session);
+        }
+    }
+
+    pub(super) fn tell_watermark(&mut self, session: SessionRef) {
+        let data = self.watermarks.told.write();
+        self.queues.sessions.send(session, Header::new(Kind::Watermark), |body| {
+            body.section(Section::DATA, &data);
+        });
+    }
+}
