@@ -135,11 +135,17 @@ impl World {
         let is_service = self.env.random.faults.coin();
         let process = if is_service { self.env.random.faults.pick(&services) } else { None };
         let process = process.unwrap_or_else(|| self.some_peer());
-        let until_us = self.env.now_us() + self.env.random.faults.magnitude(50_000, 20_000_000);
+        let until_us = self.env.now_us() + self.pause_us();
         let seat = &mut self.peers[process - 1].seat;
         seat.paused_until_us = until_us;
         let name = &seat.name;
         self.env.trace.tell(|| format!("{name} is paused until {until_us} us"));
+    }
+
+    fn pause_us(&mut self) -> u64 {
+        let pause_us = self.env.random.faults.magnitude(50_000, 20_000_000);
+        // One is enough: all the others have to wait for it in the end.
+        pause_us.max(std::mem::take(&mut self.env.options.long_pause_us))
     }
 
     fn cut(&mut self, process: usize) {

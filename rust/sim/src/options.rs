@@ -1,6 +1,8 @@
 //! What a seed chooses: the load, the processes, the network, and which faults strike how often. Whole classes of
 //! faults are off in some seeds: a system that is disturbed in every way at once hides what one way alone would show.
 
+use sagacore_broker::WatermarkBounds;
+
 use crate::mutation::Mutation;
 use crate::plans::Definition;
 use crate::random::Random;
@@ -154,6 +156,9 @@ pub struct Options {
     /// After a crash, it is tried what a turned bit does.
     pub has_bit_flips: bool,
     pub stuck_after_ms: u64,
+    pub watermarks: WatermarkBounds,
+    /// A process may once be paused for so long; all other pauses are short.
+    pub long_pause_us: u64,
     /// Ended sagas that the broker remembers; an older key begins a new saga.
     pub outcomes_max: usize,
     pub faults: Vec<Fault>,
@@ -176,6 +181,7 @@ impl Options {
         let mut random = Random::new(seed, "options");
         let profile = Profile::of(&mut random);
         let is_calm = profile == Profile::Calm;
+        let (watermarks, long_pause_us) = watermarks(seed, profile);
         let services = service_options(&mut random, profile);
         let plans = plans(&mut random, services.len(), profile);
         let faults = chosen_faults(&mut random, profile);
@@ -213,6 +219,8 @@ impl Options {
             },
             has_bit_flips: random.coin(),
             stuck_after_ms: random.magnitude(500, 60_000),
+            watermarks,
+            long_pause_us,
             outcomes_max: if is_calm || random.chance(8_000) { 1 << 20 } else { random.magnitude(4, 64) as usize },
             behaviour: behaviour(&mut random, profile),
             fault_every_ms: if profile == Profile::Racing {
@@ -292,6 +300,19 @@ fn service_options(random: &mut Random, profile: Profile) -> Vec<ServiceOptions>
             }
         })
         .collect()
+}
+
+/// What watermarks may hold back, and how long a process may be paused: an hour in some seeds, for what wakes then must
+/// do no harm.
+fn watermarks(seed: u64, profile: Profile) -> (WatermarkBounds, u64) {
+    let mut random = Random::new(seed, "watermarks");
+    let is_small = profile != Profile::Calm && random.chance(3_000);
+    let bounds = if is_small {
+        WatermarkBounds { span: random.magnitude(16, 256), exceptions: random.magnitude(1, 16) as usize }
+    } else {
+        WatermarkBounds::default()
+    };
+    (bounds, if random.chance(200) { random.between(60, 3_600) * 1_000_000 } else { 0 })
 }
 
 fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definition> {

@@ -91,6 +91,13 @@ situations! {
     LostRunTookEffect,
     /// An abort undid more than the tokens named: of the rest nobody knew whether it had run.
     WideAbort,
+    /// A service was asked for something of a saga that had ended, and had forgotten it.
+    ZombieBelowWatermark,
+    /// A call ended after its saga had, and after its row was forgotten.
+    LateEndBelowWatermark,
+    /// A stuck saga that watermarks pass.
+    WatermarkException,
+    StartRefusedClassFull,
 }
 
 /// How often each was reached.

@@ -109,7 +109,7 @@ impl World {
     }
 
     fn go_on(&mut self) {
-        let end_us = (self.env.options.chaos_ms + HEALING_MS) * 1_000;
+        let end_us = (self.env.options.chaos_ms + HEALING_MS) * 1_000 + self.env.options.long_pause_us;
         while self.env.checks.violations.is_empty() {
             let Some((at_us, event)) = self.env.schedule.pop() else { break };
             if at_us > end_us {
@@ -217,7 +217,7 @@ impl World {
     fn is_over(&self) -> bool {
         let told = |peer: &PeerHost| match &peer.core {
             Core::Client(host) => host.left() == 0 && !host.core.is_full() && host.core.awaited() == 0,
-            Core::Service(host) => peer.seat.is_alive && host.left() == (0, 0),
+            Core::Service(host) => peer.seat.is_alive && host.left() == (0, 0) && host.rows(&self.env) == 0,
             Core::Coordinator(core) => peer.seat.is_alive && core.peer().unconfirmed() == 0,
         };
         self.broker.left() == (0, 0) && self.peers.iter().all(told)
@@ -228,7 +228,9 @@ impl World {
         for peer in &self.peers {
             let text = match &peer.core {
                 Core::Client(host) => format!("{} wait", host.left()),
-                Core::Service(host) => format!("{:?} run and unconfirmed", host.left()),
+                Core::Service(host) => {
+                    format!("{:?} run and unconfirmed, {} rows", host.left(), host.rows(&self.env))
+                }
                 Core::Coordinator(core) => format!("{} unconfirmed, {:?}", core.peer().unconfirmed(), core.stats()),
             };
             left.push_str(&format!("; {}: {text}", peer.seat.name));

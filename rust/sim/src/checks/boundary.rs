@@ -163,6 +163,10 @@ impl Checks {
                 ensure!(is_aborted, "I8", "{named:?} is told to be cancelled, and that is not durable");
                 Ok(())
             }
+            Kind::Watermark => {
+                let data = message.sections().get(Section::DATA).unwrap_or_default();
+                self.watermarks.leaves(&self.models, &self.history, data)
+            }
             Kind::Resolve => {
                 let connection = self.boundary.connections.get(identity);
                 let key = connection.and_then(|found| found.skips.get(&header.amount.get()));

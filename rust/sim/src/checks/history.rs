@@ -51,6 +51,8 @@ pub struct SagaHistory {
     pub messages: u64,
     /// Messages before it was aborted.
     pub forward_messages: u64,
+    /// No watermark waits for it.
+    pub is_excepted: bool,
     /// The pivot's RUN has left the broker.
     pub is_decided: bool,
     /// Something of it may have run ahead of a log that was then lost.
@@ -144,6 +146,12 @@ impl History {
                 let Some(saga) = self.sagas.get_mut(&key) else {
                     return Err(Broken("I2", format!("record {lsn} is about saga {}, unknown", first.header.saga)));
                 };
+                if first.header.kind() == Kind::Stuck {
+                    ensure!(saga.ended.is_none(), "I12", "{key:?} is excepted from watermarks, and has ended");
+                    saga.is_excepted = true;
+                    self.met.push(Situation::WatermarkException);
+                    return Ok(());
+                }
                 let model = &models[saga.plan];
                 saga.apply(model, transaction, &first, lsn, &mut self.met)?;
                 if let Some(ended) = &mut saga.ended {
@@ -185,6 +193,7 @@ impl History {
             ended: None,
             messages: 0,
             forward_messages: 0,
+            is_excepted: false,
             is_decided: false,
             is_wide: false,
             is_widened: false,

@@ -7,6 +7,7 @@ mod history;
 mod ledger;
 mod replay;
 mod transitions;
+mod watermarks;
 
 use sagacore_core::wire::SagaId;
 
@@ -19,6 +20,7 @@ pub use boundary::{Boundary, describe};
 pub use history::{History, skipped};
 pub use ledger::{Ledger, StepKey};
 pub use replay::digest;
+pub use watermarks::{Watermarks, goes_on};
 
 /// Names a saga in ordered maps.
 pub type SagaKey = (u64, u32);
@@ -43,6 +45,7 @@ pub struct Checks {
     pub ledger: Ledger,
     pub boundary: Boundary,
     pub ahead: Ahead,
+    pub watermarks: Watermarks,
     pub violations: Vec<Violation>,
     pub situations: Situations,
 }
@@ -56,6 +59,7 @@ impl Checks {
             ledger: Ledger::default(),
             boundary: Boundary::default(),
             ahead: Ahead::default(),
+            watermarks: Watermarks::default(),
             violations: Vec::new(),
             situations: Situations::default(),
         }

@@ -11,6 +11,7 @@ use crate::env::{Env, FRAMES_A_WAKE, Seat};
 use crate::log::{Frame, Log, read};
 use crate::mutation::Mutation;
 use crate::network::identity;
+use crate::options::Options;
 use crate::schedule::Event;
 use crate::situations::Situation;
 
@@ -45,10 +46,12 @@ impl BrokerHost {
     fn config(&self, env: &Env) -> Config {
         let mut secret = [7; 16];
         secret[..8].copy_from_slice(&env.options.seed.to_le_bytes());
-        let outcomes = Window { count: env.options.outcomes_max, ..Window::default() };
+        // However long somebody is paused: what is forgotten is forgotten because there are too many.
+        let outcomes = Window { count: env.options.outcomes_max, age_ms: u64::MAX, ..Window::default() };
         let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
         let visibility = if may_run_ahead { Visibility::Relaxed } else { Visibility::Strict };
-        Config { secret, outcomes, stuck_after_ms: env.options.stuck_after_ms, visibility, ..Config::default() }
+        let Options { stuck_after_ms, watermarks, .. } = env.options;
+        Config { secret, outcomes, stuck_after_ms, watermarks, visibility, ..Config::default() }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.

@@ -257,7 +257,10 @@ impl ClientHost {
                 if refusal == Some(Refusal::Full) {
                     env.reach(Situation::StartRefusedFull);
                 }
-                if !matches!(refusal, Some(Refusal::Full | Refusal::Unknown | Refusal::NoPlan)) {
+                if refusal == Some(Refusal::ClassFull) {
+                    env.reach(Situation::StartRefusedClassFull);
+                }
+                if !matches!(refusal, Some(Refusal::Full | Refusal::ClassFull | Refusal::Unknown | Refusal::NoPlan)) {
                     env.violate("rule 9", format!("a START is refused: {refusal:?}"));
                 }
                 self.again_later(env, index, told.correlation);

@@ -39,7 +39,6 @@ impl ServiceHost {
             memory_fence: store.options.mode == FenceMode::Memory,
             lease_ms: store.options.timeout_ms + 500,
             credit: store.options.credit,
-            retention_ms: 3_600_000,
         });
         Self {
             service,
@@ -71,8 +70,16 @@ impl ServiceHost {
         let now_ms = seat.now_ms(env);
         let mut works = std::mem::take(&mut self.works);
         self.core.receive(frame, now_ms, &mut works);
+        self.learn(env);
         self.begin_all(env, seat, &mut works);
         self.works = works;
+    }
+
+    /// What the broker told of ended sagas goes to the database.
+    fn learn(&mut self, env: &mut Env) {
+        let Some(told) = self.core.take_watermark() else { return };
+        let learned = env.stores.services[self.service].learn(told);
+        env.judge(learned);
     }
 
     fn begin_all(&mut self, env: &mut Env, seat: &Seat, works: &mut Vec<Work>) {
@@ -240,6 +247,11 @@ impl ServiceHost {
         for &key in self.memory.keys() {
             env.checks.ledger.lost(key);
         }
+    }
+
+    /// Rows that are not forgotten, of the service or of this process.
+    pub fn rows(&self, env: &Env) -> u64 {
+        env.stores.services[self.service].rows.len() as u64 + self.core.stats().rows
     }
 
     /// What it is still at, and what is not confirmed.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sagacore_core::fence::{Event, RowState, on_event};
+use sagacore_core::watermark::Watermark;
 use sagacore_core::worker::IDEMPOTENCY_KEY_BYTES;
 
-use crate::checks::StepKey;
+use crate::checks::{Broken, StepKey, goes_on};
 use crate::model::Model;
 use crate::options::ServiceOptions;
 use crate::plans::step_name;
@@ -20,11 +21,13 @@ pub struct Row {
     pub answer: Vec<u8>,
     /// Tries that have begun: a rejection is clean only if there was one.
     pub tries: u32,
+    /// The class of its saga's deadline.
+    pub class: usize,
 }
 
 impl Default for Row {
     fn default() -> Self {
-        Self { state: RowState::Empty, answer: Vec::new(), tries: 0 }
+        Self { state: RowState::Empty, answer: Vec::new(), tries: 0, class: 0 }
     }
 }
 
@@ -69,6 +72,8 @@ pub struct Service {
     /// Its steps, in the order in which its processes name them.
     pub steps: Vec<StepPlace>,
     pub rows: BTreeMap<StepKey, Row>,
+    /// The watermark that its processes share, as the rows.
+    pub told: Watermark,
     pub gateway: BTreeMap<CallKey, Pinned>,
     pub late_calls: Vec<LateCall>,
     /// What some process is stuck with.
@@ -76,6 +81,17 @@ pub struct Service {
 }
 
 impl Service {
+    /// Stores a watermark, unless it says less than is known, and forgets what it has passed: one commit.
+    pub fn learn(&mut self, told: &Watermark) -> Result<(), Broken> {
+        if !told.replaces(&self.told) {
+            return Ok(());
+        }
+        goes_on(&self.told, told)?;
+        self.told = told.clone();
+        self.rows.retain(|&((sequence, _), _, _), row| !told.has_passed(row.class, sequence));
+        Ok(())
+    }
+
     pub fn step_names(&self) -> Vec<String> {
         self.steps.iter().map(|place| step_name(place.plan, place.step)).collect()
     }
@@ -95,6 +111,7 @@ impl Stores {
             options: options.clone(),
             steps: steps_of(service, models),
             rows: BTreeMap::new(),
+            told: Watermark::unknown(),
             gateway: BTreeMap::new(),
             late_calls: Vec::new(),
             stuck: BTreeSet::new(),

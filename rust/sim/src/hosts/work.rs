@@ -22,9 +22,22 @@ impl ServiceHost {
         env.stores.services[self.service].rows.get(&key).cloned().unwrap_or_default()
     }
 
+    /// Whether the saga has ended and the database knows it: asked in the same commit that would do something.
+    fn has_passed(&self, env: &mut Env, activity: &Activity, situation: Situation) -> bool {
+        let work = &activity.work;
+        let told = &env.stores.services[self.service].told;
+        let has_passed = told.log == work.log && told.has_passed(work.class, work.saga.sequence.get());
+        if has_passed {
+            env.reach(situation);
+        }
+        has_passed
+    }
+
     /// Commits an event to the row.
-    fn record(&self, env: &mut Env, key: StepKey, event: Event, answer: &[u8]) -> Row {
+    fn record(&self, env: &mut Env, activity: &Activity, event: Event, answer: &[u8]) -> Row {
+        let key = activity.key;
         let mut row = self.row(env, key);
+        row.class = activity.work.class;
         row.record(event, answer);
         row.tries += u32::from(event == Event::Tried);
         let is_dropped = match event {
@@ -92,6 +105,9 @@ impl ServiceHost {
 
     /// Transactional: row and effect are one commit, or nothing is.
     pub(super) fn commit_with_effect(&mut self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
+        if self.has_passed(env, activity, Situation::ZombieBelowWatermark) {
+            return activity.end(Verdict::Drop, b"");
+        }
         let row = self.row(env, activity.key);
         note_row(env, row.state, activity.work.undo);
         if activity.work.undo {
@@ -113,7 +129,7 @@ impl ServiceHost {
         match activity.outcome {
             Outcome::Succeed => {
                 let result = Self::result_for(env, activity);
-                self.record(env, activity.key, Event::Succeeded, &result);
+                self.record(env, activity, Event::Succeeded, &result);
                 applied(env, activity.key, &result);
                 activity.end(Verdict::Done, &result)
             }
@@ -123,13 +139,13 @@ impl ServiceHost {
             }
             Outcome::Reject => {
                 note_rejection(env, activity);
-                self.record(env, activity.key, Event::RejectedCleanly, REASON);
+                self.record(env, activity, Event::RejectedCleanly, REASON);
                 activity.end(Verdict::Rejected, REASON)
             }
             _ if activity.is_last_try(self.tries_max(env)) => {
                 env.reach(Situation::GivenUpClean);
                 if !env.has(Mutation::GivenUpNotStored) {
-                    self.record(env, activity.key, Event::RejectedCleanly, REASON);
+                    self.record(env, activity, Event::RejectedCleanly, REASON);
                 }
                 activity.end(Verdict::GaveUpClean, REASON)
             }
@@ -147,13 +163,13 @@ impl ServiceHost {
                 if matches!(activity.outcome, Outcome::Fail | Outcome::Late) {
                     return activity.retry();
                 }
-                self.record(env, activity.key, Event::Compensated, b"");
+                self.record(env, activity, Event::Compensated, b"");
                 if !env.has(Mutation::UndoSkipped) {
                     undone(env, activity.key);
                 }
             }
             OnUndo::LeaveTombstone => {
-                self.record(env, activity.key, Event::UndoBegun, b"");
+                self.record(env, activity, Event::UndoBegun, b"");
                 env.checks.ledger.closed(activity.key);
             }
             OnUndo::AnswerUndone => {}
@@ -163,11 +179,14 @@ impl ServiceHost {
 
     /// External: the row that stands before the call.
     pub(super) fn write_intent(&mut self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
+        if self.has_passed(env, activity, Situation::ZombieBelowWatermark) {
+            return activity.end(Verdict::Drop, b"");
+        }
         let row = self.row(env, activity.key);
         note_row(env, row.state, activity.work.undo);
         if activity.work.undo {
             let decision = on_undo(row.state);
-            self.record(env, activity.key, Event::UndoBegun, b"");
+            self.record(env, activity, Event::UndoBegun, b"");
             return match decision {
                 OnUndo::Compensate | OnUndo::CompensateUncertain => Some(Stage::Call),
                 OnUndo::LeaveTombstone => {
@@ -180,7 +199,7 @@ impl ServiceHost {
         match on_run(row.state) {
             decision @ (OnRun::Call | OnRun::CallAgain) => {
                 activity.was_tried = decision == OnRun::CallAgain;
-                activity.try_number = self.record(env, activity.key, Event::Tried, b"").tries;
+                activity.try_number = self.record(env, activity, Event::Tried, b"").tries;
                 Some(Stage::Call)
             }
             OnRun::AnswerDone => activity.end(Verdict::Done, &row.answer),
@@ -249,16 +268,19 @@ impl ServiceHost {
 
     /// The row that says how the call ended.
     pub(super) fn write_outcome(&mut self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
+        if self.has_passed(env, activity, Situation::LateEndBelowWatermark) {
+            return activity.end(Verdict::Drop, b"");
+        }
         if activity.work.undo {
             if activity.result.is_none() {
                 return activity.retry();
             }
-            self.record(env, activity.key, Event::Compensated, b"");
+            self.record(env, activity, Event::Compensated, b"");
             return activity.end(Verdict::Undone, b"");
         }
         match (activity.outcome, activity.result.clone()) {
             (Outcome::Succeed, Some(result)) => {
-                let row = self.record(env, activity.key, Event::Succeeded, &result);
+                let row = self.record(env, activity, Event::Succeeded, &result);
                 match row.state {
                     RowState::Done => activity.end(Verdict::Done, &row.answer),
                     _ => activity.end(Verdict::Drop, b""),
@@ -282,7 +304,7 @@ impl ServiceHost {
         let row = self.row(env, activity.key);
         let is_alone = row.tries == activity.try_number || env.has(Mutation::CleanBesideOthers);
         if !activity.was_tried && is_alone && row.state == RowState::Intent {
-            self.record(env, activity.key, Event::RejectedCleanly, REASON);
+            self.record(env, activity, Event::RejectedCleanly, REASON);
             return activity.end(Verdict::Rejected, REASON);
         }
         env.reach(Situation::UncertainRejection);
