@@ -32,10 +32,11 @@ __version__: str
 build_profile: str
 
 _Frames: TypeAlias = list[tuple[bytes, bytes]]
-_Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, int]
+_Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, tuple[int, int, int]]
 """ticket, undo, step (place among the worker's steps), saga id, attempt, deliveries before, deadline_ms (0: none),
 idempotency key, input, results (of an action: as its step needs them; of a compensation with the fence in memory: its
-action's, or none if it may or may not have happened), result_bytes_max, phase (0 before the pivot, 1 pivot, 2 past)."""
+action's, or none if it may or may not have happened), result_bytes_max, and what it is judged by: phase (0 before the
+pivot, 1 pivot, 2 past), the log that the saga is in, the class of its deadline."""
 _Event: TypeAlias = tuple[int, int, int, bytes, int, bytes]
 """correlation, kind, code (of a status, an outcome or a refusal), saga id, extra (a set of steps), body."""
 
@@ -115,7 +116,6 @@ class Worker:
         memory_fence: bool,
         lease_ms: int,
         credit: int,
-        retention_ms: int,
     ) -> Worker: ...
     @property
     def is_ready(self) -> bool: ...
@@ -128,6 +128,7 @@ class Worker:
     ) -> list[_Work]: ...
     def tick(self, now_ms: int) -> bool: ...
     def frame(self, now_ms: int) -> bytes | None: ...
+    def take_watermark(self) -> tuple[int, int, list[int], list[int]] | None: ...
     def stats(self) -> dict[str, int]: ...
 
 @final

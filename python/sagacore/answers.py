@@ -162,6 +162,12 @@ def refusal(event: Event, what: str) -> SagacoreError:
                 f"the broker takes no new saga now, so it did not start {what}{words}",
                 "try again later; a broker that stays full needs more disk, or its services do not keep up",
             )
+        case Refusal.CLASS_FULL:
+            return StartRefused(
+                "SAGA-E309",
+                f"the broker takes no new saga of such a deadline now, so it did not start {what}{words}",
+                "see `sagacore stuck` for sagas that do not end; services must keep what they know of all later ones",
+            )
         case Refusal.KEY_CONFLICT:
             return KeyConflict(
                 "SAGA-E303",

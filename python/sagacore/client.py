@@ -66,8 +66,8 @@ class Client:
         `key` names the business event, in 1 to 200 bytes of UTF-8: the same key with the same input is the same saga,
         started once however often this is called while the broker remembers it. Without a key one is drawn.
 
-        Raises StartRefused while the broker is full (SAGA-E302, after retries until the timeout) or if it refuses the
-        plan (SAGA-E308), KeyConflict for a key used with another saga or input, PayloadError for a wrong input, and
+        Raises StartRefused while the broker is full (SAGA-E302, SAGA-E309, after retries until the timeout) or if it
+        refuses the plan (SAGA-E308), KeyConflict for a key used with another saga or input, PayloadError for a wrong input, and
         BrokerUnavailable if there is no answer in time: then the saga may have begun; starting it again is safe.
         """
         session = self._open()

@@ -64,6 +64,7 @@ class Refusal(enum.IntEnum):
     TOO_LARGE = 12
     BAD_PLAN = 13
     UNSUPPORTED = 14
+    CLASS_FULL = 15
 
 
 class Action(enum.IntEnum):

@@ -45,6 +45,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E306": "the client is not open",
     "SAGA-E307": "a key or an id of a saga is not allowed",
     "SAGA-E308": "the broker refuses the saga's plan",
+    "SAGA-E309": "the broker takes no new saga of such a deadline now",
     # Services: fences and the context of a call.
     "SAGA-E401": "the service has a process with in-memory fences already",
     "SAGA-E402": "the service's fences are in memory: there is no database",
@@ -104,7 +105,7 @@ class StartRefused(SagacoreError):
     @property
     def retryable(self) -> bool:
         """Whether the same call may succeed later."""
-        return self.code == "SAGA-E302"
+        return self.code in ("SAGA-E302", "SAGA-E309")
 
 
 class KeyConflict(SagacoreError):

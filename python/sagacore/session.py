@@ -221,9 +221,10 @@ class Session:
             raise self.unavailable() if refused is None else self.refusal(refused, plan, what) from None
 
     def may_retry(self, refused: Event, plan: int) -> bool:
-        """Whether the same START may be taken later: the broker is full now, or has lost the plan."""
+        """Whether the same START may be taken later: the broker takes no more now, or has lost the plan."""
         is_lost_plan = refused[2] == Refusal.NO_PLAN and plan not in self._refused_plans
-        return refused[1] == Kind.REFUSED and (refused[2] == Refusal.FULL or is_lost_plan)
+        is_full = refused[2] in (Refusal.FULL, Refusal.CLASS_FULL)
+        return refused[1] == Kind.REFUSED and (is_full or is_lost_plan)
 
     def refusal(self, refused: Event, plan: int, what: str) -> SagacoreError:
         """The error that a refused START means for the caller."""

@@ -6,10 +6,16 @@ from pathlib import Path
 import msgspec
 
 from sagacore import Context, Rejected, Retry, Service
-from sagacore.fences import SqliteFence
+from sagacore.fences import SqliteFence, Watermark
 from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict, Work
 
-RETENTION_MS = 60_000
+LOG, CLASS, CLASSES = 9, 5, 21
+
+
+def told(as_of_lsn: int, mark: int, *exceptions: int, log: int = LOG) -> Watermark:
+    """All sagas below a sequence have ended, save these."""
+    marks = [mark if at == CLASS else 1 for at in range(CLASSES)]
+    return Watermark(log, as_of_lsn, marks, exceptions)
 
 
 class Amount(msgspec.Struct, frozen=True):
@@ -82,23 +88,25 @@ class World:
         deliveries: int = 0,
         deadline_ms: int = 0,
         phase: int = 0,
+        log: int = LOG,
     ) -> Call:
         """A delivery, on its way to the fence."""
         handler = self.handlers[name]
         saga = sequence.to_bytes(8, "little") + bytes(8)
         amount = msgspec.msgpack.encode(Amount(cents))
         key = f"{sequence}-{attempt}-{handler.step_name}"
-        work: Work = (0, handler.is_undo, 0, saga, attempt, deliveries, deadline_ms, key, amount, (), 64, phase)
+        judged_by = (phase, log, CLASS)
+        work: Work = (0, handler.is_undo, 0, saga, attempt, deliveries, deadline_ms, key, amount, (), 64, judged_by)
         return Call(handler, work, Stage.INTENT if handler.is_external else Stage.WHOLE)
 
 
 class Fenced:
     """A fence on a file, without its thread: batch by batch, at a time that the test says."""
 
-    def __init__(self, path: Path, world: World | None = None, retention_ms: int = RETENTION_MS) -> None:
+    def __init__(self, path: Path, world: World | None = None) -> None:
         self.now_ms = 1_000_000
         self.world = world or World()
-        self.fence = SqliteFence(str(path), retention_ms=retention_ms, clock=lambda: self.now_ms)
+        self.fence = SqliteFence(str(path), clock=lambda: self.now_ms)
         self.fence.connect("books")
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute("create table if not exists ledger (key text primary key, cents integer)")
@@ -123,7 +131,7 @@ class Fenced:
 
     def states(self) -> list[int]:
         """The rows."""
-        return [state for (state,) in self.db.execute("select state from sagacore_fence order by saga, step")]
+        return [state for (state,) in self.db.execute("select state from sagacore_fence order by sequence, step")]
 
     def close(self) -> None:
         self.db.close()

@@ -381,7 +381,7 @@ def test_the_fences_clock_keeps_up_with_the_sandbox() -> None:
     async def forget(order: Order, found: Reserved | None) -> None:
         assert found is None
 
-    saga = Saga("slow", Order, deadline=0.3).then(look)
+    saga = Saga("slow", Order, deadline=0.1).then(look)
 
     async def main() -> None:
         async with Sandbox(saga) as box:

@@ -41,6 +41,7 @@ class FakeCore:
         self.finishes = 0
         self.next: list[Work] = []
         self.works: list[Work] = []
+        self.told: tuple[int, int, list[int], list[int]] | None = None
 
     def connect(self, now_ms: int) -> None: ...
 
@@ -63,6 +64,10 @@ class FakeCore:
             self.said[ticket] = Verdict(verdict), payload
         works, self.next = self.next, []
         return works
+
+    def take_watermark(self) -> tuple[int, int, list[int], list[int]] | None:
+        told, self.told = self.told, None
+        return told
 
     def stats(self) -> dict[str, int]:
         return {"unconfirmed": 0}
@@ -105,7 +110,7 @@ class Bench:
         order, key = msgspec.msgpack.encode(Order(number)), f"key-{self.tickets}"
         encoded = tuple(msgspec.msgpack.encode(result) for result in results)
         at = self.steps.index(step)
-        return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, phase)
+        return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, (phase, 9, 5))
 
     def deliver(self, *works: Work) -> None:
         self.core.works.extend(works)
@@ -427,7 +432,7 @@ def test_codes_are_the_cores() -> None:
         assert fence_on_run(state) in range(1, 6)
     with pytest.raises(ValueError, match="no state"):
         fence_on_run(len(RowState))
-    options: dict[str, int] = {"instance": 1, "lease_ms": 1, "credit": 1, "retention_ms": 1}
+    options: dict[str, int] = {"instance": 1, "lease_ms": 1, "credit": 1}
     core = Worker("shop", ["price"], memory_fence=True, **options)
     for verdict in (*Verdict, 0, len(Verdict) + 1):
         expected = "ticket" if verdict in list(Verdict) else "no verdict"

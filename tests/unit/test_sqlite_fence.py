@@ -15,8 +15,8 @@ import pytest
 from sagacore import FenceError, Rejected
 from sagacore.fences import make_fence, sqlite
 from sagacore.fences.calls import Call, Verdict, judge
-from sagacore.fences.rows import RowState
-from tests.unit.fence_world import RETENTION_MS, Amount, Booked, Fenced, World
+from sagacore.fences.rows import FORGET_MAX, RowState
+from tests.unit.fence_world import Amount, Booked, Fenced, World, told
 
 DONE, REJECTED, TOMBSTONE, UNDONE = RowState.DONE, RowState.REJECTED, RowState.TOMBSTONE, RowState.UNDONE
 INTENT, UNDOING = RowState.INTENT, RowState.UNDOING
@@ -92,7 +92,7 @@ def test_past_the_pivot_nothing_is_rejected_or_given_up(fenced: Fenced) -> None:
 
 def test_a_result_that_is_too_large_is_not_committed(fenced: Fenced) -> None:
     call = fenced.world.call("book", 16)
-    call.work = (*call.work[:10], 10, 0)
+    call.work = (*call.work[:10], 10, call.work[11])
     [ended] = fenced.do(call)
     assert ended is not None
     assert ended[0] is Verdict.RETRY
@@ -143,7 +143,7 @@ class Threaded:
     """A fence with its thread, in a running loop."""
 
     def __init__(self, path: Path) -> None:
-        self.fence = sqlite.SqliteFence(str(path), retention_ms=RETENTION_MS)
+        self.fence = sqlite.SqliteFence(str(path))
         self.answers: asyncio.Queue[Call] = asyncio.Queue()
         self.fence.open("books", self.answered)
 
@@ -331,40 +331,91 @@ def test_two_processes_share_the_work_and_do_each_piece_once(path: Path) -> None
     fenced.close()
 
 
-def pass_time(fenced: Fenced, span_ms: int) -> int:
-    forgotten = 0
-    for _ in range(span_ms // 1_000):
-        fenced.now_ms += 1_000
-        forgotten += fenced.fence.forget()
-    return forgotten
-
-
-def test_rows_expire_after_deadline_and_retention_counted_while_connected(fenced: Fenced) -> None:
+def test_what_is_below_the_watermark_is_passed_over_and_forgotten(fenced: Fenced) -> None:
     call = fenced.world.call
-    fenced.do(call("book", 1, sequence=1, deadline_ms=fenced.now_ms + 30_000), call("book", 2, sequence=2))
-    fenced.now_ms += 10 * RETENTION_MS
-    assert fenced.fence.forget() == 0, "nobody was connected"
-    assert pass_time(fenced, RETENTION_MS - 1_000) == 0
-    assert pass_time(fenced, 2_000) == 1
-    assert pass_time(fenced, 28_000) == 0
-    assert pass_time(fenced, 3_000) == 1
-    assert (fenced.states(), fenced.ledger()) == ([], [1, 2])
+    fenced.do(*(call("book", at, sequence=at) for at in (1, 2, 3)))
+    assert not fenced.fence.forget(told(7, 3, 1))
+    assert fenced.states() == [DONE, DONE], "the exception, and what is not below"
+    dropped = (Verdict.DROP, b"")
+    zombies = [call(name, 2, sequence=2) for name in ("book", "unbook", "pay", "repay")]
+    assert fenced.do(*zombies) == [dropped] * 4
+    assert fenced.do(call("book", 1, sequence=1), call("book", 3, sequence=3)) == [booked(1), booked(3)]
+    assert (fenced.ledger(), fenced.states()) == ([1, 2, 3], [DONE, DONE])
+    assert not fenced.fence.forget(told(6, 9))
+    assert fenced.do(call("book", 4, sequence=4)) == [booked(4)], "an older record says nothing"
+    fenced.fence.forget(told(8, 9))
+    assert fenced.states() == []
 
 
-def test_a_row_lives_on_while_its_compensation_is_tried(fenced: Fenced) -> None:
-    fenced.do(fenced.world.call("book", 17))
-    for deliveries in range(5):
-        pass_time(fenced, RETENTION_MS - 2_000)
-        [ended] = fenced.do(fenced.world.call("unbook", 17, deliveries=deliveries))
-        assert ended is not None
-        assert ended[0] is Verdict.RETRY
-    assert fenced.states() == [DONE]
+def test_a_process_that_was_paused_finds_what_another_one_stored(fenced: Fenced, path: Path) -> None:
+    other = Fenced(path, fenced.world)
+    pay, late = (fenced.world.call("pay", sequence=1, attempt=attempt) for attempt in (0, 1))
+    assert fenced.do(pay, late) == [None, None]
+    other.now_ms += 3_600_000
+    assert other.do(fenced.world.call("repay", sequence=1)) == [None]
+    other.fence.forget(told(7, 2))
+    assert fenced.end(pay, Verdict.DONE, b"\x81\xa6number\x01") == (Verdict.DROP, b"")
+    assert fenced.end(late, Verdict.RETRY, b"10 down") == (Verdict.DROP, b"")
+    assert fenced.do(fenced.world.call("book", sequence=1)) == [(Verdict.DROP, b"")]
+    assert (fenced.ledger(), fenced.states()) == ([], []), "nothing done, no row left"
+    other.close()
+
+
+def test_many_rows_are_forgotten_some_at_a_time(fenced: Fenced) -> None:
+    count = FORGET_MAX + 10
+    fenced.do(*(fenced.world.call("unbook", sequence=at) for at in range(count)))
+    assert fenced.fence.forget(told(7, count))
+    assert len(fenced.states()) == 10
+    assert not fenced.fence.forget(told(7, count))
+    assert fenced.states() == []
+
+
+def test_the_thread_forgets_all_that_it_is_told(path: Path) -> None:
+    count = 2 * FORGET_MAX + 10
+
+    async def main() -> None:
+        threaded = Threaded(path)
+        world = World()
+        await threaded.do(*(world.call("unbook", sequence=at) for at in range(count)))
+        threaded.fence.learn(told(7, count))
+        while Fenced(path).states():
+            await asyncio.sleep(0.01)
+        [late] = await threaded.do(world.call("book", sequence=1))
+        assert late.ended == (Verdict.DROP, b"")
+        threaded.close()
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_was_wiped_begins_anew(fenced: Fenced) -> None:
+    call = fenced.world.call
+    fenced.do(call("book", 1, sequence=1))
+    fenced.fence.forget(told(700, 50))
+    assert fenced.do(call("book", 1, sequence=1)) == [(Verdict.DROP, b"")]
+    assert not fenced.fence.forget(told(1, 1, log=10))
+    [ended] = fenced.do(call("book", 2, sequence=2, log=10))
+    assert ended == booked(2)
+    assert fenced.do(call("book", 1, sequence=1)) == [(Verdict.DROP, b"")], "of the old log"
+
+
+def test_a_call_is_not_busy_after_the_machine_started_again(fenced: Fenced) -> None:
+    pay = fenced.world.call("pay")
+    assert fenced.do(pay) == [None]
+    [ended] = fenced.do(fenced.world.call("repay"))
+    assert ended is not None
+    assert ended[0] is Verdict.RETRY
+    fenced.now_ms = 5
+    again = fenced.world.call("pay")
+    assert fenced.do(again) == [None]
+    assert again.was_tried
+    fenced.now_ms += 2_600
+    assert fenced.do(fenced.world.call("repay")) == [None]
 
 
 def test_a_database_is_of_one_service(path: Path, tmp_path: Path) -> None:
     Fenced(path).close()
     for name, code in (("shelves", "SAGA-E405"), ("books", None)):
-        fence = sqlite.SqliteFence(str(path), retention_ms=1)
+        fence = sqlite.SqliteFence(str(path))
         if code is None:
             fence.connect(name)
             fence.disconnect()

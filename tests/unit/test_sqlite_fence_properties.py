@@ -2,6 +2,7 @@
 
 The ledger stands for effects within the transaction, the gateway for effects outside. Whatever happens, an effect is
 there at most once, an undo that was answered leaves nothing behind, and no action is called after its compensation.
+A saga may end while one of the processes is paused: what that one still has in hand does nothing, and leaves no row.
 """
 
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from sagacore import Rejected
 from sagacore.fences.calls import Call, Ended, Verdict, Work, judge
-from tests.unit.fence_world import Booked, Fenced, World
+from tests.unit.fence_world import Booked, Fenced, World, told
 
 SAGAS = (1, 2)
 TIMEOUT_MS = 2_500
@@ -57,13 +58,14 @@ class Run:
         self.calls: list[dict[tuple[str, int], Call]] = [{}, {}]
         self.answers: dict[tuple[str, int], Ended] = {}
         self.undone: set[tuple[str, int]] = set()
+        self.ended: set[int] = set()
         handler = self.world.handlers["book"]
         self.start_book = handler.start
         self.is_killing = False
         setattr(handler, "start", self.book)  # noqa: B010 (a method is replaced)
 
     def start(self) -> Fenced:
-        fenced = Fenced(self.path, self.world, retention_ms=3_600_000)
+        fenced = Fenced(self.path, self.world)
         fenced.now_ms = self.now_ms
         return fenced
 
@@ -106,7 +108,9 @@ class Run:
             return
         (name, saga), call = self.calls[at].popitem()
         fenced = self.processes[at]
-        if name == "repay":
+        if saga in self.ended:
+            ended = fenced.end(call, how, b"10 down" if how is Verdict.RETRY else b"")
+        elif name == "repay":
             self.bank.refund(call.work[7])
             ended = fenced.end(call, Verdict.UNDONE)
         elif how is Verdict.DONE:
@@ -120,8 +124,8 @@ class Run:
         self.answered("pay", saga, ended)
 
     def charge_and_die(self, at: int) -> None:
-        for (name, _), call in self.calls[at].items():
-            if name == "pay":
+        for (name, saga), call in self.calls[at].items():
+            if name == "pay" and saga not in self.ended:
                 self.bank.charge(call.work[7])
         self.kill(at)
 
@@ -133,16 +137,34 @@ class Run:
         self.now_ms += TIMEOUT_MS
         for fenced in self.processes:
             fenced.now_ms = self.now_ms
-        self.processes[0].fence.forget()
+
+    def finish(self, at: int) -> None:
+        """The first saga is undone and ends, all by one process; the other one is paused."""
+        saga = SAGAS[0]
+        self.calls[at].clear()
+        self.now_ms += TIMEOUT_MS
+        self.processes[at].now_ms = self.now_ms
+        self.transact(at, "unbook", saga, 5, is_killing=False)
+        self.begin(at, "repay", saga)
+        self.end(at, Verdict.DONE)
+        if {("book", saga), ("pay", saga)} <= self.undone:
+            self.ended.add(saga)
+            self.processes[at].fence.forget(told(1, saga + 1))
 
     def answered(self, step: str, saga: int, ended: Ended) -> None:
         verdict = ended[0]
+        if saga in self.ended:
+            assert verdict is Verdict.DROP, "its saga has ended"
+            return
         if verdict is Verdict.UNDONE:
             self.undone.add((step, saga))
         if verdict in (Verdict.DONE, Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
             assert self.answers.setdefault((step, saga), ended) == ended, "a repetition was answered otherwise"
 
     def check(self) -> None:
+        if self.ended:
+            rows = self.processes[0].db.execute("select count(*) from sagacore_fence where sequence = ?", (SAGAS[0],))
+            assert rows.fetchone() == (0,), "the row of an ended saga is there again"
         booked = [key for (key,) in self.processes[0].db.execute("select key from ledger")]
         for saga in SAGAS:
             is_booked = f"{saga}-0-book" in booked
@@ -177,6 +199,7 @@ operation = st.one_of(
     end,
     st.tuples(st.just("charge_and_die"), process),
     st.tuples(st.just("pass_time")),
+    st.tuples(st.just("finish"), process),
 )
 
 
@@ -191,10 +214,19 @@ TWICE = [
     ("begin", 0, "pay", 1),
 ]
 
+# The saga ends while the other process is at its action.
+PAUSED = [
+    ("begin", 0, "pay", 1),
+    ("finish", 1),
+    ("transact", 0, "book", 1, False),
+    ("end", 0, Verdict.DONE),
+]
+
 
 @settings(max_examples=80)
 @example(BESIDE, (5, 5))
 @example(TWICE, (5, 5))
+@example(PAUSED, (5, 5))
 @given(st.lists(operation, min_size=20, max_size=40), st.tuples(*[st.sampled_from((5, -1, 13, 5))] * 2))
 def test_effects_and_undos_happen_once_whatever_comes(operations: list[Any], amounts: tuple[int, int]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

@@ -7,17 +7,15 @@ in the core.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from sagacore.errors import FenceError
 from sagacore.fences.calls import Call
 from sagacore.fences.memory import MemoryFence
+from sagacore.fences.rows import Watermark
 from sagacore.fences.sqlite import SqliteFence
 
-__all__ = ["RETENTION_MS_DEFAULT", "Fence", "MemoryFence", "SqliteFence", "make_fence"]
-
-RETENTION_MS_DEFAULT: Final = 600_000
-"""How long a row outlives its saga's deadline, counted while the service is connected to its broker."""
+__all__ = ["Fence", "MemoryFence", "SqliteFence", "Watermark", "make_fence"]
 
 
 class Fence(Protocol):
@@ -26,10 +24,6 @@ class Fence(Protocol):
     @property
     def in_memory(self) -> bool:
         """The rows are in the core: nothing is transactional, and a second process is refused."""
-
-    @property
-    def retention_ms(self) -> int:
-        """How long a row outlives its saga's deadline."""
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
         """Begin, in the running loop. `answered` gets the calls back there, in any order, durable where that matters.
@@ -44,8 +38,8 @@ class Fence(Protocol):
         `was_tried` and the result for a compensation filled in.
         """
 
-    def keep(self) -> None:
-        """The service is connected: time passes, and rows expire. Called every second."""
+    def learn(self, told: Watermark) -> None:
+        """Store up to where all sagas have ended, and forget their rows. What comes for them later is passed over."""
 
     @property
     def failure(self) -> BaseException | None:
@@ -55,13 +49,13 @@ class Fence(Protocol):
         """End after what is under way. What was submitted and not answered has not happened, or is in its row."""
 
 
-def make_fence(text: str, *, retention_ms: int = RETENTION_MS_DEFAULT) -> Fence:
+def make_fence(text: str) -> Fence:
     """The fence that `memory` or `sqlite:PATH` names, not opened yet. Raises FenceError (SAGA-E404) for other texts."""
     kind, _, path = text.partition(":")
     if text == "memory":
-        return MemoryFence(retention_ms=retention_ms)
+        return MemoryFence()
     if kind == "sqlite" and path and path != ":memory:":
-        return SqliteFence(path, retention_ms=retention_ms)
+        return SqliteFence(path)
     raise FenceError(
         "SAGA-E404", f"{text!r} names no fence", "write memory, or sqlite:PATH with the path of a database file"
     )

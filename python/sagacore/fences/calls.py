@@ -10,7 +10,7 @@ from sagacore import payloads
 from sagacore.context import Context
 from sagacore.steps import Action, Compensation, Rejected, Step
 
-Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, int]
+Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, tuple[int, int, int]]
 """What the core hands out; `sagacore._core` describes its parts. Read through `Call` where speed does not matter."""
 Ended: TypeAlias = tuple["Verdict", bytes]
 """How a call ended, and the payload that goes with it."""
@@ -153,7 +153,7 @@ class Call:
     @property
     def phase(self) -> int:
         """Where the step stands relative to the pivot: see `Phase`."""
-        return self.work[11]
+        return self.work[11][0]
 
     def give_result(self, result: bytes | None) -> None:
         """Put the action's result, as the fence has it, into the work of its compensation."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sagacore.fences.calls import Call, Stage
+from sagacore.fences.rows import Watermark
 
 
 class MemoryFence:
@@ -17,8 +18,7 @@ class MemoryFence:
 
     in_memory: Final = True
 
-    def __init__(self, *, retention_ms: int) -> None:
-        self.retention_ms: Final = retention_ms
+    def __init__(self) -> None:
         self._answered: Callable[[Sequence[Call]], None] | None = None
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
@@ -33,7 +33,7 @@ class MemoryFence:
         if self._answered is not None:
             self._answered([call])
 
-    def keep(self) -> None:
+    def learn(self, told: Watermark) -> None:
         """Nothing: the core forgets rows by itself."""
 
     @property

@@ -1,60 +1,69 @@
-"""A fence's rows in SQLite: the schema, the statements, and the fence's clock.
+"""A fence's rows in SQLite: the schema and the statements.
 
 ```text
-sagacore_fence         one row for each (saga, attempt, step) that was asked for
-  saga                 16 bytes, its sequence big-endian: rows of one age lie side by side
-  state                a `RowState`
-  verdict, answer      how it ended: what repetitions are answered with
-  tries                how often the action was called; only external ones can get beyond 1
-  busy_until_ms        a call may run until then; 0: none does
-  expires_ms           the row is forgotten then
-sagacore_fence_state   one row: whose database it is, and the clock
+sagacore_fence            one row for each (saga, attempt, step) that was asked for
+  log, class, sequence    which watermark it is judged by, and the saga's place in the order of age
+  rest                    8 bytes: the rest of the saga's id
+  state                   a `RowState`
+  verdict, answer         how it ended: what repetitions are answered with
+  tries                   how often the action was called; only external ones can get beyond 1
+  busy_from_ms, _until_ms a call may run in this time; 0: none does
+sagacore_fence_watermark  for each log of a broker: up to where all sagas of a class have ended, but the exceptions
+sagacore_fence_state      one row: whose database it is
 ```
 
-Times in rows are the fence's own. Its clock runs only while a process of the service is connected, as the broker's
-stands still while the broker is down: no outage of either lets a row expire. Several processes of one machine share the
-database, and so the clock.
+A row is forgotten when its saga is below the watermark that is stored here. Several processes share the database, and
+one may have been paused while another stored a watermark and forgot rows: so each transaction reads what is stored, and
+does nothing for what is below.
+
+A new log of the broker, after it was wiped, has another name, and its watermark begins anew. Rows of a log that is gone
+stay. Times are the machine's monotonic clock, which the processes of one machine share until it starts again.
 """
 
 from __future__ import annotations
 
 import enum
+import json
 import sqlite3
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from sagacore.errors import FenceError
-from sagacore.fences.calls import Ended, Verdict
+from sagacore.fences.calls import Ended, Verdict, Work
 
-VERSION: Final = 1
-CLOCK_GAP_MS: Final = 5_000
-"""A longer silence counts as time in which nobody was connected."""
-CLOCK_STEP_MS: Final = 1_000
-"""How far the clock may run ahead of what the database says."""
-FORGET_MAX: Final = 500
+VERSION: Final = 2
+FORGET_MAX: Final = 1_000
 """Rows forgotten in one transaction: more would hold up what is on its way."""
 
-_SCHEMA: Final = (
-    """create table if not exists sagacore_fence_state (
+_STATE: Final = """create table if not exists sagacore_fence_state (
         only integer primary key check (only = 1),
         service text not null,
-        version integer not null,
-        clock_ms integer not null,
-        seen_ms integer not null
-    )""",
+        version integer not null
+    )"""
+_SCHEMA: Final = (
     """create table if not exists sagacore_fence (
-        saga blob not null,
+        log integer not null,
+        class integer not null,
+        sequence integer not null,
+        rest blob not null,
         attempt integer not null,
         step text not null,
         state integer not null,
         verdict integer not null,
         answer blob,
         tries integer not null,
+        busy_from_ms integer not null,
         busy_until_ms integer not null,
-        expires_ms integer not null,
-        primary key (saga, attempt, step)
+        primary key (log, class, sequence, rest, attempt, step)
     ) without rowid""",
-    "create index if not exists sagacore_fence_expiry on sagacore_fence (expires_ms)",
+    """create table if not exists sagacore_fence_watermark (
+        log integer primary key,
+        as_of_lsn integer not null,
+        marks text not null,
+        exceptions text not null
+    )""",
 )
+_KEY: Final = "log = ? and class = ? and sequence = ? and rest = ? and attempt = ? and step = ?"
 
 
 class RowState(enum.IntEnum):
@@ -88,10 +97,24 @@ class OnUndo(enum.IntEnum):
     ANSWER_UNDONE = 4
 
 
+class Watermark(NamedTuple):
+    """Up to where all sagas have ended, as the core tells it."""
+
+    log: int
+    as_of_lsn: int
+    marks: Sequence[int]
+    """By class: every saga with a lower sequence has ended."""
+    exceptions: Collection[int]
+    """Save these."""
+
+
 class RowKey(NamedTuple):
     """Names a row."""
 
-    saga: bytes
+    log: int
+    deadline_class: int
+    sequence: int
+    rest: bytes
     attempt: int
     step: str
 
@@ -103,6 +126,7 @@ class Row(NamedTuple):
     verdict: int
     answer: bytes
     tries: int
+    busy_from_ms: int
     busy_until_ms: int
 
     @property
@@ -110,10 +134,15 @@ class Row(NamedTuple):
         """What a repetition is answered with."""
         return Verdict(self.verdict), self.answer
 
+    def busy_ms(self, now_ms: int) -> int:
+        """For how long a call may still run. One that began later than now ran before the machine's last start."""
+        return max(self.busy_until_ms - now_ms, 0) if self.busy_from_ms <= now_ms else 0
 
-def row_key(saga: bytes, attempt: int, step: str) -> RowKey:
-    """The key of a row, from the saga's id as it is on the wire."""
-    return RowKey(saga[7::-1] + saga[8:], attempt, step)
+
+def row_key(work: Work, step: str) -> RowKey:
+    """The key of the row that a piece of work is about."""
+    saga, (_, log, deadline_class) = work[3], work[11]
+    return RowKey(log, deadline_class, int.from_bytes(saga[:8], "little"), saga[8:], work[4], step)
 
 
 class Rows:
@@ -123,76 +152,122 @@ class Rows:
         self._cursor = db.cursor()
         # A handler may set how its own rows look: these are plain tuples all the same.
         self._cursor.row_factory = None
-        self.clock_ms = 0
+        self._stored: dict[int, Watermark] = {}
+        self.now_ms = 0
 
     def create(self, service: str, path: str) -> None:
         """Make the tables, or check that they are this service's. Raises FenceError (SAGA-E405)."""
-        for statement in _SCHEMA:
-            self._cursor.execute(statement)
-        self._cursor.execute(
-            "insert into sagacore_fence_state (only, service, version, clock_ms, seen_ms) values (1, ?, ?, 1, 0) "
-            "on conflict do nothing",
-            (service, VERSION),
-        )
-        found = self._cursor.execute("select service, version from sagacore_fence_state").fetchone()
+        self._cursor.execute(_STATE)
+        find = "select service, version from sagacore_fence_state"
+        found = self._cursor.execute(find).fetchone()
+        if found is None:
+            found = (service, VERSION)
+            self._cursor.execute("insert into sagacore_fence_state (only, service, version) values (1, ?, ?)", found)
         if found != (service, VERSION):
             raise FenceError(
                 "SAGA-E405",
                 f"the fence in {path} is of {found[0]!r}, version {found[1]}; this is {service!r}, version {VERSION}",
                 "give each service a database of its own; after an upgrade see CHANGELOG.md",
             )
+        for statement in _SCHEMA:
+            self._cursor.execute(statement)
 
-    def read_clock(self, now_ms: int) -> None:
-        """Take the time of this transaction, and let the clock run on."""
-        clock_ms, seen_ms = self._cursor.execute("select clock_ms, seen_ms from sagacore_fence_state").fetchone()
-        passed_ms = now_ms - seen_ms
-        is_gap = not 0 <= passed_ms <= CLOCK_GAP_MS
-        self.clock_ms = clock_ms if is_gap else clock_ms + passed_ms
-        if is_gap or passed_ms >= CLOCK_STEP_MS:
-            self._cursor.execute("update sagacore_fence_state set clock_ms = ?, seen_ms = ?", (self.clock_ms, now_ms))
+    def begin(self, now_ms: int) -> None:
+        """A transaction has begun: take its time, and the watermarks that are stored."""
+        self.now_ms = now_ms
+        for log, as_of_lsn in self._cursor.execute("select log, as_of_lsn from sagacore_fence_watermark").fetchall():
+            known = self._stored.get(log)
+            if known is None or known.as_of_lsn != as_of_lsn:
+                self._stored[log] = self._read_watermark(log)
 
-    def insert(self, key: RowKey, state: RowState, *, lives_ms: int, busy_ms: int = 0) -> bool:
-        """Make the row, and say whether it is new: that is how a repetition is noticed, without reading first."""
+    def _read_watermark(self, log: int) -> Watermark:
+        find = "select as_of_lsn, marks, exceptions from sagacore_fence_watermark where log = ?"
+        as_of_lsn, marks, exceptions = self._cursor.execute(find, (log,)).fetchone()
+        return Watermark(log, as_of_lsn, json.loads(marks), frozenset(json.loads(exceptions)))
+
+    def has_passed(self, key: RowKey) -> bool:
+        """Whether the saga has ended for all that is stored: then nobody waits for an answer, and no row says more."""
+        told = self._stored.get(key.log)
+        return (
+            told is not None
+            and key.sequence < told.marks[key.deadline_class]
+            and key.sequence not in told.exceptions
+        )
+
+    def learn(self, told: Watermark) -> None:
+        """Store a watermark, unless what is stored is of a later record."""
         self._cursor.execute(
-            "insert into sagacore_fence (saga, attempt, step, state, verdict, tries, busy_until_ms, expires_ms) "
-            "values (?, ?, ?, ?, 0, 1, ?, ?) on conflict do nothing",
-            (*key, state, self.clock_ms + busy_ms if busy_ms else 0, self.clock_ms + lives_ms),
+            "insert into sagacore_fence_watermark (log, as_of_lsn, marks, exceptions) values (?, ?, ?, ?) "
+            "on conflict (log) do update set "
+            "as_of_lsn = excluded.as_of_lsn, marks = excluded.marks, exceptions = excluded.exceptions "
+            "where excluded.as_of_lsn > as_of_lsn",
+            (told.log, told.as_of_lsn, json.dumps(list(told.marks)), json.dumps(list(told.exceptions))),
+        )
+        self._stored[told.log] = self._read_watermark(told.log)
+
+    def forget(self, log: int) -> int:
+        """Delete rows of a log that its stored watermark has passed, at most so many, and say how many."""
+        told = self._stored[log]
+        exceptions = json.dumps(list(told.exceptions))
+        left = FORGET_MAX
+        for deadline_class, mark in enumerate(told.marks):
+            self._cursor.execute(
+                "delete from sagacore_fence where (log, class, sequence, rest, attempt, step) in "
+                "(select log, class, sequence, rest, attempt, step from sagacore_fence "
+                "where log = ? and class = ? and sequence < ? "
+                "and sequence not in (select value from json_each(?)) limit ?)",
+                (log, deadline_class, mark, exceptions, left),
+            )
+            left -= self._cursor.rowcount
+            if left == 0:
+                break
+        return FORGET_MAX - left
+
+    def insert(self, key: RowKey, state: RowState, *, busy_ms: int = 0) -> bool:
+        """Make the row, and say whether it is new: that is how a repetition is noticed, without reading first."""
+        busy = (self.now_ms, self.now_ms + busy_ms) if busy_ms else (0, 0)
+        self._cursor.execute(
+            "insert into sagacore_fence (log, class, sequence, rest, attempt, step, "
+            "state, verdict, tries, busy_from_ms, busy_until_ms) "
+            "values (?, ?, ?, ?, ?, ?, ?, 0, 1, ?, ?) on conflict do nothing",
+            (*key, state, *busy),
         )
         return self._cursor.rowcount == 1
 
-    def insert_ended(self, key: RowKey, ended: Ended, *, lives_ms: int) -> None:
+    def insert_ended(self, key: RowKey, ended: Ended) -> None:
         """Make the row of an action that has ended, where there is none."""
         verdict, answer = ended
         self._cursor.execute(
-            "insert into sagacore_fence "
-            "(saga, attempt, step, state, verdict, answer, tries, busy_until_ms, expires_ms) "
-            "values (?, ?, ?, ?, ?, ?, 1, 0, ?) on conflict do nothing",
-            (*key, _state_of(verdict), verdict, answer, self.clock_ms + lives_ms),
+            "insert into sagacore_fence (log, class, sequence, rest, attempt, step, "
+            "state, verdict, answer, tries, busy_from_ms, busy_until_ms) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0) on conflict do nothing",
+            (*key, _state_of(verdict), verdict, answer),
         )
 
     def read(self, key: RowKey) -> Row | None:
         """The row, if there is one."""
         found = self._cursor.execute(
-            "select state, verdict, answer, tries, busy_until_ms from sagacore_fence "
-            "where saga = ? and attempt = ? and step = ?",
+            "select state, verdict, answer, tries, busy_from_ms, busy_until_ms from sagacore_fence "  # noqa: S608
+            f"where {_KEY}",
             key,
         ).fetchone()
-        return None if found is None else Row(found[0], found[1], found[2] or b"", found[3], found[4])
+        return None if found is None else Row(found[0], found[1], found[2] or b"", *found[3:])
 
-    def try_again(self, key: RowKey, *, busy_ms: int, lives_ms: int) -> None:
+    def try_again(self, key: RowKey, row: Row, *, busy_ms: int) -> None:
         """Note that the action is called once more."""
+        busy_ms = max(busy_ms, row.busy_ms(self.now_ms)) if busy_ms else 0
+        busy = (self.now_ms, self.now_ms + busy_ms) if busy_ms else (0, 0)
         self._cursor.execute(
-            "update sagacore_fence set tries = tries + 1, busy_until_ms = max(busy_until_ms, ?), "
-            "expires_ms = max(expires_ms, ?) where saga = ? and attempt = ? and step = ?",
-            (self.clock_ms + busy_ms, self.clock_ms + lives_ms, *key),
+            f"update sagacore_fence set tries = tries + 1, busy_from_ms = ?, busy_until_ms = ? where {_KEY}",  # noqa: S608
+            (*busy, *key),
         )
 
     def settle(self, key: RowKey, ended: Ended, *, only_try: int | None = None) -> bool:
         """Store how the action ended, unless the row says already. `only_try`: only if no other try began since."""
         verdict, answer = ended
         self._cursor.execute(
-            "update sagacore_fence set state = ?, verdict = ?, answer = ?, busy_until_ms = 0 "
-            "where saga = ? and attempt = ? and step = ? and state = ? and coalesce(tries = ?, true)",
+            "update sagacore_fence set state = ?, verdict = ?, answer = ?, busy_until_ms = 0 "  # noqa: S608
+            f"where {_KEY} and state = ? and coalesce(tries = ?, true)",
             (_state_of(verdict), verdict, answer, *key, RowState.INTENT, only_try),
         )
         return self._cursor.rowcount == 1
@@ -200,35 +275,24 @@ class Rows:
     def stop_trying(self, key: RowKey, try_mark: int) -> None:
         """Note that this try runs no more, and that nobody knows what it did."""
         self._cursor.execute(
-            "update sagacore_fence set busy_until_ms = 0 "
-            "where saga = ? and attempt = ? and step = ? and state = ? and tries = ?",
+            f"update sagacore_fence set busy_until_ms = 0 where {_KEY} and state = ? and tries = ?",  # noqa: S608
             (*key, RowState.INTENT, try_mark),
         )
 
-    def begin_undo(self, key: RowKey, *, lives_ms: int) -> None:
-        """Note that the compensation has begun: the action is not called again, and the row lives on."""
+    def begin_undo(self, key: RowKey) -> None:
+        """Note that the compensation has begun: the action is not called again."""
         self._cursor.execute(
-            "update sagacore_fence set state = case state when ? then ? else state end, "
-            "expires_ms = max(expires_ms, ?) where saga = ? and attempt = ? and step = ?",
-            (RowState.INTENT, RowState.UNDOING, self.clock_ms + lives_ms, *key),
+            f"update sagacore_fence set state = ? where {_KEY} and state = ?",  # noqa: S608
+            (RowState.UNDOING, *key, RowState.INTENT),
         )
 
     def undone(self, key: RowKey) -> None:
         """Note that the compensation has succeeded."""
         self._cursor.execute(
-            "update sagacore_fence set state = ?, verdict = 0, answer = null "
-            "where saga = ? and attempt = ? and step = ? and state in (?, ?)",
+            "update sagacore_fence set state = ?, verdict = 0, answer = null "  # noqa: S608
+            f"where {_KEY} and state in (?, ?)",
             (RowState.UNDONE, *key, RowState.DONE, RowState.UNDOING),
         )
-
-    def forget(self) -> int:
-        """Delete rows that have expired, at most so many at a time, and say how many."""
-        self._cursor.execute(
-            "delete from sagacore_fence where (saga, attempt, step) in "
-            "(select saga, attempt, step from sagacore_fence where expires_ms < ? order by expires_ms limit ?)",
-            (self.clock_ms, FORGET_MAX),
-        )
-        return self._cursor.rowcount
 
 
 def _state_of(verdict: Verdict) -> RowState:

@@ -26,7 +26,7 @@ from typing import Final
 from sagacore import _core
 from sagacore.errors import FenceError
 from sagacore.fences.calls import Call, Ended, Stage, Verdict, attempt, judge, note_failure
-from sagacore.fences.rows import OnRun, OnUndo, Row, RowKey, Rows, RowState, row_key
+from sagacore.fences.rows import FORGET_MAX, OnRun, OnUndo, Row, RowKey, Rows, RowState, Watermark, row_key
 from sagacore.steps import Rejected
 from sagacore.transport import now_ms
 
@@ -66,14 +66,14 @@ class SqliteFence:
     in_memory: Final = False
     _synchronous = "full"
 
-    def __init__(self, path: str, *, retention_ms: int, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, path: str, *, clock: Callable[[], int] = now_ms) -> None:
         self.path: Final = path
-        self.retention_ms: Final = retention_ms
         self.failure: BaseException | None = None
         self._clock = clock
-        self._asked: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Call | Watermark | None] = queue.SimpleQueue()
         self._waiting: collections.deque[Call] = collections.deque()
-        self._keep = threading.Event()
+        self._told: Watermark | None = None
+        """To be stored, or stored, and rows that it has passed may be left."""
         self._closing = threading.Event()
         self._alone = 0
         """So many of those that wait get a transaction each."""
@@ -104,11 +104,9 @@ class SqliteFence:
         """Ask for what the call's `stage` says."""
         self._asked.put(call)
 
-    def keep(self) -> None:
-        """Time passes: forget rows that have expired."""
-        if not self._keep.is_set():
-            self._keep.set()
-            self._asked.put(None)
+    def learn(self, told: Watermark) -> None:
+        """Store a watermark, and forget rows that it has passed."""
+        self._asked.put(told)
 
     def close(self) -> None:
         """End after the batch that is under way."""
@@ -156,7 +154,7 @@ class SqliteFence:
         """
         done = 0
         with self._transaction():
-            self._rows.read_clock(self._clock())
+            self._rows.begin(self._clock())
             until_s = time.perf_counter() + BATCH_S
             for call in calls:
                 self._one(call)
@@ -165,11 +163,15 @@ class SqliteFence:
                     break
         return done
 
-    def forget(self) -> int:
-        """Delete some rows that have expired, and say how many. Raises sqlite3.Error."""
+    def forget(self, told: Watermark) -> bool:
+        """Store a watermark, delete some rows that it has passed, and say whether more may be left.
+
+        Raises sqlite3.Error.
+        """
         with self._transaction():
-            self._rows.read_clock(self._clock())
-            return self._rows.forget()
+            self._rows.begin(self._clock())
+            self._rows.learn(told)
+            return self._rows.forget(told.log) == FORGET_MAX
 
     def _run(self, answer: Callable[[Sequence[Call]], None]) -> None:
         try:
@@ -177,8 +179,8 @@ class SqliteFence:
                 self._take()
                 if self._waiting:
                     answer(self._work())
-                if self._keep.is_set():
-                    self._forget()
+                if self._told is not None:
+                    self._forget(self._told)
         except BaseException as error:
             log.critical("the fence in %s has failed", self.path, exc_info=error)
             self.failure = error
@@ -186,16 +188,18 @@ class SqliteFence:
             self.disconnect()
 
     def _take(self) -> None:
-        """Wait until something is asked for, and take all that is."""
-        if not self._waiting:
-            call = self._asked.get()
-            if call is not None:
-                self._waiting.append(call)
+        """Wait until something is asked for, unless there is something to do, and take all that is."""
+        if not self._waiting and self._told is None:
+            self._put(self._asked.get())
         with contextlib.suppress(queue.Empty):
             while len(self._waiting) < BATCH_MAX:
-                call = self._asked.get_nowait()
-                if call is not None:
-                    self._waiting.append(call)
+                self._put(self._asked.get_nowait())
+
+    def _put(self, asked: Call | Watermark | None) -> None:
+        if isinstance(asked, Call):
+            self._waiting.append(asked)
+        elif asked is not None:
+            self._told = asked
 
     def _work(self) -> list[Call]:
         """Do a batch until it is committed, and give its calls."""
@@ -221,14 +225,13 @@ class SqliteFence:
             return [self._waiting.popleft() for _ in range(done)]
         return []
 
-    def _forget(self) -> None:
-        self._keep.clear()
+    def _forget(self, told: Watermark) -> None:
         try:
-            if self.forget():
-                # There may be more; what was asked for meanwhile comes first.
-                self.keep()
+            # If there may be more, what was asked for meanwhile comes first.
+            self._told = told if self.forget(told) else None
         except sqlite3.Error as error:
-            log.warning("the fence in %s cannot forget rows now: %s", self.path, error)
+            self._told = None
+            log.warning("the fence in %s cannot forget rows until it is told again: %s", self.path, error)
 
     def _refuse(self, call: Call, lost: TransactionLost) -> bool:
         """Judge a call whose handler makes the database roll back. False: the verdict needs a row, and comes again."""
@@ -240,7 +243,11 @@ class SqliteFence:
         return True
 
     def _one(self, call: Call) -> None:
-        key = row_key(call.work[3], call.work[4], call.handler.step_name)
+        key = row_key(call.work, call.handler.step_name)
+        if self._rows.has_passed(key):
+            # Its row is forgotten, or soon will be: whatever was done for it would be done for ever.
+            call.ended = Verdict.DROP, b""
+            return
         if call.stage is Stage.OUTCOME:
             self._outcome(call, key)
             return
@@ -258,12 +265,12 @@ class SqliteFence:
         busy_ms = self._busy_ms(call)
         call.was_tried = False
         call.try_mark = 1
-        if self._rows.insert(key, RowState.INTENT, lives_ms=self._lives_ms(call), busy_ms=busy_ms):
+        if self._rows.insert(key, RowState.INTENT, busy_ms=busy_ms):
             return True
         row = self._row(key)
         decision = _ON_RUN[row.state]
         if decision in (OnRun.CALL, OnRun.CALL_AGAIN):
-            self._rows.try_again(key, busy_ms=busy_ms, lives_ms=self._lives_ms(call))
+            self._rows.try_again(key, row, busy_ms=busy_ms)
             call.was_tried = True
             call.try_mark = row.tries + 1
             return True
@@ -272,7 +279,7 @@ class SqliteFence:
 
     def _may_compensate(self, call: Call, key: RowKey) -> bool:
         """Decide on an UNDO: whether the compensation is to be called. Else the call has ended."""
-        if self._rows.insert(key, RowState.TOMBSTONE, lives_ms=self._lives_ms(call)):
+        if self._rows.insert(key, RowState.TOMBSTONE):
             call.ended = Verdict.UNDONE, b""
             return False
         row = self._row(key)
@@ -281,11 +288,11 @@ class SqliteFence:
             call.ended = Verdict.UNDONE, b""
             return False
         # The core knows what runs in this process. Another one that shares the database may be at the action.
-        busy_ms = row.busy_until_ms - self._rows.clock_ms
+        busy_ms = row.busy_ms(self._rows.now_ms)
         if row.state == RowState.INTENT and busy_ms > 0:
             call.ended = Verdict.RETRY, b"%d its action may still be running" % busy_ms
             return False
-        self._rows.begin_undo(key, lives_ms=self._lives_ms(call))
+        self._rows.begin_undo(key)
         call.give_result(row.answer if decision is OnUndo.COMPENSATE else None)
         return True
 
@@ -309,9 +316,9 @@ class SqliteFence:
         self._db.execute(_ROLLBACK_TO)
         call.ended = judge(call, error, takes_back=True)
         if call.handler.is_undo:
-            self._rows.begin_undo(key, lives_ms=self._lives_ms(call))
+            self._rows.begin_undo(key)
         elif call.ended[0] in (Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
-            self._rows.insert_ended(key, call.ended, lives_ms=self._lives_ms(call))
+            self._rows.insert_ended(key, call.ended)
 
     def _succeeded(self, call: Call, key: RowKey) -> None:
         assert call.proposed is not None
@@ -338,7 +345,8 @@ class SqliteFence:
             return
         row = self._rows.read(key)
         if row is None:
-            self._rows.insert_ended(key, call.proposed, lives_ms=self._lives_ms(call))
+            # The database rolled back the transaction that the row was in.
+            self._rows.insert_ended(key, call.proposed)
         elif row.state == RowState.INTENT:
             # Another process has begun the next try: who can tell whether that one takes effect?
             call.was_tried = True
@@ -351,11 +359,6 @@ class SqliteFence:
         if row is None:
             raise sqlite3.IntegrityError(f"row {key} cannot be inserted and is not there")
         return row
-
-    def _lives_ms(self, call: Call) -> int:
-        """How long a row lives from now: beyond its saga's deadline, and beyond the last time it was asked for."""
-        deadline_ms = call.work[6]
-        return self.retention_ms + (max(deadline_ms - self._clock(), 0) if deadline_ms else 0)
 
     def _busy_ms(self, call: Call) -> int:
         return 0 if call.stage is Stage.WHOLE else round(call.handler.timeout_s * 1000) + BUSY_SLACK_MS

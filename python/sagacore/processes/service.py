@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 from sagacore._core import Worker as WorkerCore
 from sagacore.errors import FenceError, ProtocolError
-from sagacore.fences import RETENTION_MS_DEFAULT, Fence, make_fence
+from sagacore.fences import Fence, Watermark, make_fence
 from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict, Work, attempt, attempt_async, note_failure
 from sagacore.processes.load import load
 from sagacore.processes.run import run
@@ -38,7 +38,6 @@ LEASE_QUEUE_MS: Final = 10_000
 SLICE_S: Final = 0.005
 """Plain functions are called for so long before the loop does something else."""
 WATCH_S: Final = 0.1
-KEEP_EVERY: Final = 10
 REFUSED_S: Final = 5.0
 """A process with fences in memory waits so long for the one before it to be known as dead."""
 REPORT_MS: Final = 1_000
@@ -60,8 +59,6 @@ class ServiceOptions:
     """Messages that it may hold unanswered, and so coroutines that run at a time."""
     threads: int = 16
     """Threads for plain functions that are not quick, or external."""
-    retention_ms: int = RETENTION_MS_DEFAULT
-    """How long a fence's row outlives its saga's deadline."""
     drain_s: float = 10.0
     """How long what runs may take to end when the process is asked to."""
 
@@ -93,6 +90,9 @@ class ServiceCore(Protocol):
         self, tickets: Sequence[int], verdicts: Sequence[int], payloads: Sequence[bytes], now_ms: int
     ) -> list[Work]:
         """End work, and give what may begin now."""
+
+    def take_watermark(self) -> tuple[int, int, list[int], list[int]] | None:
+        """Up to where all sagas have ended, if that is another word than was taken last: see `Watermark`."""
 
     def stats(self) -> dict[str, int]:
         """Counters."""
@@ -126,7 +126,7 @@ class ServiceProcess:
         service.check()
         self._name = service.name
         self._options = options
-        self._fence: Fence = make_fence(options.fence, retention_ms=options.retention_ms)
+        self._fence: Fence = make_fence(options.fence)
         steps = service.steps
         # By whether it is to be undone, and by the step's place.
         self._handlers = tuple(
@@ -140,7 +140,6 @@ class ServiceProcess:
             memory_fence=self._fence.in_memory,
             lease_ms=self._lease_ms(),
             credit=options.credit,
-            retention_ms=options.retention_ms,
         )
         self._link = connect(options.endpoint, self._core, self._deliver)
         self._threads = concurrent.futures.ThreadPoolExecutor(options.threads, thread_name_prefix="sagacore-action")
@@ -160,12 +159,11 @@ class ServiceProcess:
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. Raises FenceError (SAGA-E401) or ProtocolError where the broker refuses us."""
-        turn = 0
         while not stop.is_set():
-            turn += 1
             self._check()
-            if turn % KEEP_EVERY == 0 and self._core.is_ready:
-                self._fence.keep()
+            told = self._core.take_watermark()
+            if told is not None:
+                self._fence.learn(Watermark(*told))
             try:
                 async with asyncio.timeout(WATCH_S):
                     await stop.wait()

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sagacore._core import Worker
 from sagacore.errors import FenceError
-from sagacore.fences import RETENTION_MS_DEFAULT, SqliteFence
+from sagacore.fences import SqliteFence, Watermark
 from sagacore.fences.calls import Call, Stage, Verdict, Work, attempt, attempt_async, note_failure
 from sagacore.fences.rows import RowKey
 from sagacore.fences.sqlite import TransactionLost
@@ -26,8 +26,6 @@ from sagacore.testing.wires import Clock
 CREDIT: Final = 2_048
 LEASE_MS: Final = 3_600_000
 """No matter: time stands still while a handler runs, and a dead process loses its leases by its silence."""
-KEEP_MS: Final = 2_000
-"""With a step of the clock this is less than what the fence takes for an outage."""
 
 log = logging.getLogger("sagacore.sandbox")
 
@@ -42,7 +40,7 @@ class SandboxFence(SqliteFence):
     _synchronous = "off"  # a power cut would lose something, and there is none here
 
     def __init__(self, path: str, clock: Clock, dies_before: Callable[[Call], bool]) -> None:
-        super().__init__(path, retention_ms=RETENTION_MS_DEFAULT, clock=clock.read)
+        super().__init__(path, clock=clock.read)
         self._dies_before = dies_before
 
     def connect(self, service: str) -> None:
@@ -66,10 +64,11 @@ class SandboxFence(SqliteFence):
             raise self._cannot_commit(error) from error
         return True
 
-    def pass_time(self) -> None:
-        """Let the fence's clock run, and forget rows that have expired. Raises FenceError (SAGA-E604)."""
+    def learn(self, told: Watermark) -> None:
+        """Store a watermark, and forget rows that it has passed. Raises FenceError (SAGA-E604)."""
         try:
-            self.forget()
+            while self.forget(told):
+                pass
         except sqlite3.Error as error:
             raise self._cannot_commit(error) from error
 
@@ -111,7 +110,6 @@ class SandboxProcess:
             memory_fence=False,
             lease_ms=LEASE_MS,
             credit=CREDIT,
-            retention_ms=RETENTION_MS_DEFAULT,
         )
         self.tasks: Final[set[asyncio.Task[None]]] = set()
         """Handlers that are awaited."""
@@ -125,7 +123,6 @@ class SandboxProcess:
         self._died: Final = died
         self._failed: Final = failed
         self._changed: Final = changed
-        self._kept_ms = clock.now_ms
         self._is_dead = False
         self._fence.connect(service)
 
@@ -134,10 +131,10 @@ class SandboxProcess:
         self._take(self.core.receive(frame, now_ms))
 
     def pass_time(self) -> None:
-        """The clock has gone on. Raises FenceError (SAGA-E604)."""
-        if self._clock.now_ms - self._kept_ms >= KEEP_MS:
-            self._kept_ms = self._clock.now_ms
-            self._fence.pass_time()
+        """The clock has gone on: store what was told meanwhile. Raises FenceError (SAGA-E604)."""
+        told = self.core.take_watermark()
+        if told is not None:
+            self._fence.learn(Watermark(*told))
 
     async def close(self) -> None:
         """End, and with it what runs."""

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use sagacore_core::fence::{
     Admission, Doing, Event, FenceKey, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_event, on_run, on_undo,
 };
+use sagacore_core::watermark::Watermark;
 use sagacore_core::wire::SagaId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,65 +243,79 @@ proptest! {
     fn rows_in_memory_are_those_of_a_map(changes in prop::collection::vec(change(), 1..300)) {
         let mut rows = MemoryRows::new(1 << 20, 1 << 30);
         let mut model: BTreeMap<u64, Modelled> = BTreeMap::new();
-        let mut now_ms = 0;
-        for Change { sequence, event, answer, lives_ms, passed_ms } in changes {
-            now_ms += passed_ms;
-            while rows.forget(now_ms, 3) == 3 {}
-            model.retain(|_, row| row.bucket * 1024 > now_ms);
+        let mut told = Watermark { log: 1, ..Watermark::unknown() };
+        for Change { number, event, answer, passes } in changes {
+            if let Some((class, mark, exceptions)) = passes {
+                told.as_of_lsn += 1;
+                told.marks[class] = told.marks[class].max(mark);
+                told.exceptions = exceptions;
+                while rows.forget(&told, 3) == 3 {}
+                model.retain(|&number, _| !told.has_passed(class_of(number), key(number).saga.sequence.get()));
+            }
             prop_assert_eq!(rows.len(), model.len());
-            let bucket = (now_ms + lives_ms) / 1024 + 1;
-            let empty = Modelled { state: RowState::Empty, answer: Vec::new(), bucket };
-            let row = model.remove(&sequence).unwrap_or(empty);
-            prop_assert_eq!(rows.find(&key(sequence)), (row.state, row.answer.as_slice()));
+            let empty = Modelled { state: RowState::Empty, answer: Vec::new() };
+            let row = model.remove(&number).unwrap_or(empty);
+            prop_assert_eq!(rows.find(&key(number)), (row.state, row.answer.as_slice()));
             let state = on_event(row.state, event);
-            prop_assert_eq!(rows.record(&key(sequence), event, &answer, now_ms + lives_ms), state);
+            prop_assert_eq!(rows.record(&key(number), class_of(number), event, &answer), state);
             if state != RowState::Empty {
                 let answer = match state {
                     state if state == row.state => row.answer,
                     RowState::Done | RowState::Rejected => answer,
                     _ => Vec::new(),
                 };
-                let bucket = if bucket > row.bucket + 8 { bucket } else { row.bucket };
-                model.insert(sequence, Modelled { state, answer, bucket });
+                model.insert(number, Modelled { state, answer });
             }
         }
-        rows.forget(u64::MAX, usize::MAX);
+        let all = Watermark { as_of_lsn: u64::MAX, marks: [u64::MAX; 21], exceptions: Vec::new(), ..told };
+        rows.forget(&all, usize::MAX);
         prop_assert!(rows.is_empty());
     }
 }
 
-/// A row, and the bucket that it expires with: of 1024 ms, and left only for one more than 8 further on.
 #[derive(Debug)]
 struct Modelled {
     state: RowState,
     answer: Vec<u8>,
-    bucket: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Change {
-    sequence: u64,
+    number: u64,
     event: Event,
     answer: Vec<u8>,
-    lives_ms: u64,
-    passed_ms: u64,
+    /// A watermark of this class is told before, with these exceptions.
+    passes: Option<(usize, u64, Vec<u64>)>,
 }
 
-fn key(sequence: u64) -> FenceKey {
-    FenceKey { saga: SagaId::new(1, sequence / 4, 7), attempt: (sequence % 2) as u32, step: (sequence / 2 % 2) as u8 }
+/// Rows of sagas that lie in several buckets.
+fn key(number: u64) -> FenceKey {
+    let saga = SagaId::new(1, number / 4 * 17, 7);
+    FenceKey { saga, attempt: (number % 2) as u32, step: (number / 2 % 2) as u8 }
+}
+
+fn class_of(number: u64) -> usize {
+    (number / 4 % 2) as usize
+}
+
+prop_compose! {
+    fn passes()(class in 0_usize..2, mark in 0_u64..180, exceptions in prop::collection::btree_set(0_u64..10, 0..3))
+        -> (usize, u64, Vec<u64>)
+    {
+        (class, mark, exceptions.into_iter().map(|number| number * 17).collect())
+    }
 }
 
 prop_compose! {
     fn change()(
-        sequence in 0_u64..40,
+        number in 0_u64..40,
         event in prop_oneof![
             Just(Event::Tried), Just(Event::Succeeded), Just(Event::RejectedCleanly), Just(Event::UndoBegun),
             Just(Event::Compensated),
         ],
         answer in prop::collection::vec(any::<u8>(), 0..20),
-        lives_ms in prop_oneof![Just(5_000_u64), Just(5_000), Just(40_000)],
-        passed_ms in 0_u64..500,
+        passes in prop::option::weighted(0.1, passes()),
     ) -> Change {
-        Change { sequence, event, answer, lives_ms, passed_ms }
+        Change { number, event, answer, passes }
     }
 }

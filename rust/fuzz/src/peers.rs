@@ -41,7 +41,6 @@ fn worker(greeting: &[u8], frame: &[u8]) {
         memory_fence: frame.len().is_multiple_of(2),
         lease_ms: 1_000,
         credit: 8,
-        retention_ms: 1_000,
     });
     worker.connect(0);
     let mut works = Vec::new();

@@ -240,7 +240,8 @@ impl Broker {
         let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
         let log_config = LogConfig { segment_bytes, durability: durability.unwrap_or(Durability::Os), nonce };
         let record_bytes = RECORD_BYTES_MAX.min(log_config.payload_bytes_max() - RECORD_ROOM_BYTES);
-        let core = Core::new(Config { shard, visibility, outcomes: window, stuck_after_ms, record_bytes, secret });
+        let settings = Config { shard, visibility, outcomes: window, stuck_after_ms, record_bytes, ..Config::default() };
+        let core = Core::new(Config { secret, ..settings });
         let mut inner = Inner { core, record_bytes, log: None, looked_ms: 0, frames: Vec::new() };
         let recovered = match (directory, durability) {
             (Some(directory), Some(_)) => {

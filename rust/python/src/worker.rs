@@ -50,7 +50,7 @@ impl Inner {
                 PyBytes::new(py, self.core.input(&work)),
                 PyTuple::new(py, results)?,
                 work.result_bytes_max,
-                work.phase as u8,
+                (work.phase as u8, work.log, work.class),
             ))?;
         }
         Ok(out)
@@ -60,17 +60,9 @@ impl Inner {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (service, steps, *, instance, memory_fence, lease_ms, credit, retention_ms))]
-    fn new(
-        service: String,
-        steps: Vec<String>,
-        instance: u64,
-        memory_fence: bool,
-        lease_ms: u64,
-        credit: u64,
-        retention_ms: u64,
-    ) -> Self {
-        let options = WorkerOptions { service, steps, instance, memory_fence, lease_ms, credit, retention_ms };
+    #[pyo3(signature = (service, steps, *, instance, memory_fence, lease_ms, credit))]
+    fn new(service: String, steps: Vec<String>, instance: u64, memory_fence: bool, lease_ms: u64, credit: u64) -> Self {
+        let options = WorkerOptions { service, steps, instance, memory_fence, lease_ms, credit };
         Self { inner: Mutex::new(Inner { core: worker::Worker::new(options), works: Vec::new() }) }
     }
 
@@ -118,6 +110,14 @@ impl Worker {
         Some(PyBytes::new(py, &frame))
     }
 
+    /// Up to where all sagas have ended, if that is another word than was taken last: the log, the record that it is as
+    /// of, by class a sequence, and the exceptions.
+    fn take_watermark(&self) -> Option<(u64, u64, Vec<u64>, Vec<u64>)> {
+        let mut inner = self.lock();
+        let told = inner.core.take_watermark()?;
+        Some((told.log, told.as_of_lsn, told.marks.to_vec(), told.exceptions.clone()))
+    }
+
     #[getter]
     fn is_ready(&self) -> bool {
         self.lock().core.is_ready()
@@ -137,6 +137,7 @@ impl Worker {
             ("ignored", stats.ignored),
             ("answered", stats.answered),
             ("not_yet", stats.not_yet),
+            ("passed", stats.passed),
             ("done", stats.done),
             ("failed", stats.failed),
             ("undone", stats.undone),

@@ -20,9 +20,7 @@ mod send;
 mod types;
 
 use crate::fence::{Admission, Doing, Event, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo};
-use crate::limits::{
-    FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX,
-};
+use crate::limits::{FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX};
 use crate::peer::{Heard, Link, Peer, PeerOptions};
 use crate::watermark::Watermark;
 use crate::wire::{CauseCode, Header, Kind, Message, Refusal, Role, Section, Transactions};

@@ -6,3 +6,4 @@ mod compensations;
 mod process;
 mod sessions;
 mod steps;
+mod watermarks;

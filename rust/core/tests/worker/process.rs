@@ -1,6 +1,7 @@
 //! A process of the service `shop`, driven by frames: what the tests deliver to it and read from it.
 
 use sagacore_core::plan::fingerprint;
+use sagacore_core::watermark::Watermark;
 use sagacore_core::wire::{Header, Key, Kind, SagaId, Section, Sections, TransactionWriter, Transactions};
 use sagacore_core::worker::{Verdict, Work, Worker, WorkerOptions};
 
@@ -126,7 +127,6 @@ impl Process {
             memory_fence,
             lease_ms: 10_000,
             credit: 8,
-            retention_ms: 60_000,
         };
         let mut process = Self { worker: Worker::new(options), now_ms: 1_000, plan: fingerprint(definition) };
         process.worker.connect(process.now_ms);
@@ -147,6 +147,13 @@ impl Process {
         let mut header = Header::new(Kind::Define);
         header.plan = fingerprint(definition).into();
         assert!(self.deliver(header, &[(Section::DATA, definition)]).is_empty());
+    }
+
+    /// The broker tells that all sagas below a sequence have ended, save some.
+    pub fn told(&mut self, log: u64, as_of_lsn: u64, mark: u64, exceptions: &[u64]) {
+        let told = Watermark { log, as_of_lsn, marks: [mark; 21], exceptions: exceptions.to_vec() };
+        assert!(self.deliver(Header::new(Kind::Watermark), &[(Section::DATA, &told.write())]).is_empty());
+        self.worker.tick(self.now_ms);
     }
 
     pub fn deliver(&mut self, header: Header, body: &[(u8, &[u8])]) -> Vec<Work> {

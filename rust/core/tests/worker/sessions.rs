@@ -91,30 +91,6 @@ fn the_deadline_follows_the_brokers_clock_once_it_is_known() {
 }
 
 #[test]
-fn rows_in_memory_expire_by_time_spent_connected() {
-    let mut shop = Process::new(true, &diamond());
-    let work = only(shop.run(0, 0, &[INPUT]));
-    shop.finish(&work, Verdict::Done, b"A");
-    let stay = |shop: &mut Process, span_ms: u64| {
-        for _ in 0..span_ms / 500 {
-            shop.now_ms += 500;
-            let ping = Header::new(Kind::Ping);
-            shop.deliver(ping, &[]);
-            shop.worker.tick(shop.now_ms);
-        }
-    };
-    stay(&mut shop, 80_000);
-    assert_eq!(shop.worker.stats().rows, 1);
-    shop.now_ms += 3_600_000;
-    shop.worker.tick(shop.now_ms);
-    assert_eq!(shop.worker.stats().rows, 1, "the broker was away");
-    shop.worker.connect(shop.now_ms);
-    shop.welcome(2);
-    stay(&mut shop, 12_000);
-    assert_eq!(shop.worker.stats().rows, 0, "30 s to the deadline, 60 s of retention");
-}
-
-#[test]
 fn malformed_frames_are_counted_and_do_no_harm() {
     let mut shop = Process::new(true, &diamond());
     for frame in [&b""[..], b"x", &[0; 64]] {

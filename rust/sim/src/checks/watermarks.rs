@@ -32,13 +32,22 @@ impl Watermarks {
         for (&(sequence, nonce), saga) in &history.sagas {
             let class = models[saga.plan].plan.deadline_class();
             let is_passed = next.has_passed(class, sequence);
-            ensure!(saga.ended.is_some() || !is_passed, "I12", "a watermark passes {:?}, which runs", (sequence, nonce));
+            ensure!(
+                saga.ended.is_some() || !is_passed,
+                "I12",
+                "a watermark passes {:?}, which runs",
+                (sequence, nonce)
+            );
         }
         let last = history.sagas.last_key_value().map_or(0, |(&(sequence, _), _)| sequence);
         let beyond = next.marks.iter().find(|&&mark| mark > last + 1);
         ensure!(beyond.is_none(), "I12", "a watermark is at {beyond:?}, and the last saga that began is {last}");
         for &sequence in &next.exceptions {
-            ensure!(history.is_excepted(sequence), "I12", "{sequence} is told as an exception, and that is not durable");
+            ensure!(
+                history.is_excepted(sequence),
+                "I12",
+                "{sequence} is told as an exception, and that is not durable"
+            );
         }
         self.told.insert(next.as_of_lsn, next);
         Ok(())
