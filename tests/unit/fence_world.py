@@ -12,10 +12,10 @@ from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict, Work
 LOG, CLASS, CLASSES = 9, 5, 21
 
 
-def told(as_of_lsn: int, mark: int, *exceptions: int, log: int = LOG) -> Watermark:
+def told(as_of_lsn: int, mark: int, *exceptions: int, log: int = LOG, boot: int = 1) -> Watermark:
     """All sagas below a sequence have ended, save these."""
     marks = [mark if at == CLASS else 1 for at in range(CLASSES)]
-    return Watermark(log, as_of_lsn, marks, exceptions)
+    return Watermark(log, boot, as_of_lsn, marks, exceptions)
 
 
 class Amount(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ class FakeCore:
         self.finishes = 0
         self.next: list[Work] = []
         self.works: list[Work] = []
-        self.told: tuple[int, int, list[int], list[int]] | None = None
+        self.told: tuple[int, int, int, list[int], list[int]] | None = None
 
     def connect(self, now_ms: int) -> None: ...
 
@@ -65,7 +65,7 @@ class FakeCore:
         works, self.next = self.next, []
         return works
 
-    def take_watermark(self) -> tuple[int, int, list[int], list[int]] | None:
+    def take_watermark(self) -> tuple[int, int, int, list[int], list[int]] | None:
         told, self.told = self.told, None
         return told
 

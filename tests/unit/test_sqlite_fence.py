@@ -343,7 +343,9 @@ def test_what_is_below_the_watermark_is_passed_over_and_forgotten(fenced: Fenced
     assert (fenced.ledger(), fenced.states()) == ([1, 2, 3], [DONE, DONE])
     assert not fenced.fence.forget(told(6, 9))
     assert fenced.do(call("book", 4, sequence=4)) == [booked(4)], "an older record says nothing"
-    fenced.fence.forget(told(8, 9))
+    fenced.fence.forget(told(4, 4, boot=2))
+    assert (fenced.states(), fenced.do(call("book", 3, sequence=3))) == ([DONE], [dropped]), "a later boot does"
+    fenced.fence.forget(told(8, 9, boot=2))
     assert fenced.states() == []
 
 

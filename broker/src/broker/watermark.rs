@@ -78,7 +78,7 @@ impl Watermarks {
         self.exceptions.len() >= self.bounds.exceptions
     }
 
-    fn compute(&mut self, state: &State, as_of_lsn: u64) -> Watermark {
+    fn compute(&mut self, state: &State, boot_epoch: u32, as_of_lsn: u64) -> Watermark {
         self.exceptions.retain(|&saga| state.sagas.contains_key(saga));
         let sequence = |saga: SagaRef| state.sagas[saga].id.sequence.get();
         let mut exceptions: Vec<u64> = self.exceptions.iter().map(|&saga| sequence(saga)).collect();
@@ -89,7 +89,7 @@ impl Watermarks {
                 *mark = sequence(oldest);
             }
         }
-        Watermark { log: state.log_id(), as_of_lsn, marks, exceptions }
+        Watermark { log: state.log_id(), boot: boot_epoch.into(), as_of_lsn, marks, exceptions }
     }
 }
 
@@ -109,7 +109,7 @@ impl Broker {
             }
             self.watermarks.began(&self.state, saga);
         }
-        self.watermarks.told = self.watermarks.compute(&self.state, self.next_lsn - 1);
+        self.watermarks.told = self.watermarks.compute(&self.state, self.boot_epoch, self.next_lsn - 1);
     }
 
     pub(super) fn note_begun(&mut self, saga: SagaRef) {
@@ -156,7 +156,7 @@ impl Broker {
         if !self.batch.is_empty() || watermarks.next.is_some() || !is_due {
             return;
         }
-        let next = watermarks.compute(&self.state, as_of_lsn);
+        let next = watermarks.compute(&self.state, self.boot_epoch, as_of_lsn);
         let told = &watermarks.told;
         debug_assert!(told.marks.iter().zip(&next.marks).all(|(before, after)| before <= after), "I12: monotone");
         watermarks.computed_ms = time_ms;

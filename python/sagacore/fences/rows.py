@@ -58,6 +58,7 @@ _SCHEMA: Final = (
     ) without rowid""",
     """create table if not exists sagacore_fence_watermark (
         log integer primary key,
+        boot integer not null,
         as_of_lsn integer not null,
         marks text not null,
         exceptions text not null
@@ -101,6 +102,7 @@ class Watermark(NamedTuple):
     """Up to where all sagas have ended, as the core tells it."""
 
     log: int
+    boot: int
     as_of_lsn: int
     marks: Sequence[int]
     """By class: every saga with a lower sequence has ended."""
@@ -175,15 +177,15 @@ class Rows:
     def begin(self, now_ms: int) -> None:
         """A transaction has begun: take its time, and the watermarks that are stored."""
         self.now_ms = now_ms
-        for log, as_of_lsn in self._cursor.execute("select log, as_of_lsn from sagacore_fence_watermark").fetchall():
+        for log, *version in self._cursor.execute("select log, boot, as_of_lsn from sagacore_fence_watermark").fetchall():
             known = self._stored.get(log)
-            if known is None or known.as_of_lsn != as_of_lsn:
+            if known is None or [known.boot, known.as_of_lsn] != version:
                 self._stored[log] = self._read_watermark(log)
 
     def _read_watermark(self, log: int) -> Watermark:
-        find = "select as_of_lsn, marks, exceptions from sagacore_fence_watermark where log = ?"
-        as_of_lsn, marks, exceptions = self._cursor.execute(find, (log,)).fetchone()
-        return Watermark(log, as_of_lsn, json.loads(marks), frozenset(json.loads(exceptions)))
+        find = "select boot, as_of_lsn, marks, exceptions from sagacore_fence_watermark where log = ?"
+        boot, as_of_lsn, marks, exceptions = self._cursor.execute(find, (log,)).fetchone()
+        return Watermark(log, boot, as_of_lsn, json.loads(marks), frozenset(json.loads(exceptions)))
 
     def has_passed(self, key: RowKey) -> bool:
         """Whether the saga has ended for all that is stored: then nobody waits for an answer, and no row says more."""
@@ -195,13 +197,14 @@ class Rows:
         )
 
     def learn(self, told: Watermark) -> None:
-        """Store a watermark, unless what is stored is of a later record."""
+        """Store a watermark, unless what is stored is later."""
         self._cursor.execute(
-            "insert into sagacore_fence_watermark (log, as_of_lsn, marks, exceptions) values (?, ?, ?, ?) "
+            "insert into sagacore_fence_watermark (log, boot, as_of_lsn, marks, exceptions) values (?, ?, ?, ?, ?) "
             "on conflict (log) do update set "
-            "as_of_lsn = excluded.as_of_lsn, marks = excluded.marks, exceptions = excluded.exceptions "
-            "where excluded.as_of_lsn > as_of_lsn",
-            (told.log, told.as_of_lsn, json.dumps(list(told.marks)), json.dumps(list(told.exceptions))),
+            "boot = excluded.boot, as_of_lsn = excluded.as_of_lsn, "
+            "marks = excluded.marks, exceptions = excluded.exceptions "
+            "where (excluded.boot, excluded.as_of_lsn) > (boot, as_of_lsn)",
+            (*told[:3], json.dumps(list(told.marks)), json.dumps(list(told.exceptions))),
         )
         self._stored[told.log] = self._read_watermark(told.log)
 

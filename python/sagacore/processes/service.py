@@ -91,7 +91,7 @@ class ServiceCore(Protocol):
     ) -> list[Work]:
         """End work, and give what may begin now."""
 
-    def take_watermark(self) -> tuple[int, int, list[int], list[int]] | None:
+    def take_watermark(self) -> tuple[int, int, int, list[int], list[int]] | None:
         """Up to where all sagas have ended, if that is another word than was taken last: see `Watermark`."""
 
     def stats(self) -> dict[str, int]:

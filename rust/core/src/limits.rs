@@ -118,7 +118,7 @@ const _: () = {
     assert!(DEADLINE_MS_MAX <= 1_000 << (WATERMARK_CLASSES - 1), "every deadline has its class");
     assert!(WATERMARK_SPAN_MAX >= SAGAS_MAX as u64, "all sagas that run may be of one class");
     assert!(
-        (2 + WATERMARK_CLASSES + WATERMARK_EXCEPTIONS_MAX) * 8 + 1024 <= MESSAGE_BYTES_MAX,
+        (3 + WATERMARK_CLASSES + WATERMARK_EXCEPTIONS_MAX) * 8 + 1024 <= MESSAGE_BYTES_MAX,
         "a watermark fits into a message"
     );
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);

@@ -110,12 +110,12 @@ impl Worker {
         Some(PyBytes::new(py, &frame))
     }
 
-    /// Up to where all sagas have ended, if that is another word than was taken last: the log, the record that it is as
-    /// of, by class a sequence, and the exceptions.
-    fn take_watermark(&self) -> Option<(u64, u64, Vec<u64>, Vec<u64>)> {
+    /// Up to where all sagas have ended, if that is another word than was taken last: the log, boot and record that it
+    /// is as of, by class a sequence, and the exceptions.
+    fn take_watermark(&self) -> Option<(u64, u64, u64, Vec<u64>, Vec<u64>)> {
         let mut inner = self.lock();
         let told = inner.core.take_watermark()?;
-        Some((told.log, told.as_of_lsn, told.marks.to_vec(), told.exceptions.clone()))
+        Some((told.log, told.boot, told.as_of_lsn, told.marks.to_vec(), told.exceptions.clone()))
     }
 
     #[getter]

@@ -98,7 +98,7 @@ pub struct MemoryRows {
     free: Vec<u32>,
     /// The log that new rows are of, and the watermark that has been swept up to.
     log: u32,
-    swept_lsn: Option<u64>,
+    swept: Option<(u64, u64)>,
     rows_max: usize,
     answer_bytes: usize,
     answer_bytes_max: usize,
@@ -113,7 +113,7 @@ impl MemoryRows {
             by_key: BTreeMap::new(),
             free: Vec::new(),
             log: 0,
-            swept_lsn: None,
+            swept: None,
             rows_max: rows_max.min(u32::MAX as usize),
             answer_bytes: 0,
             answer_bytes_max: answer_bytes_max.min(u32::MAX as usize / 2),
@@ -171,13 +171,13 @@ impl MemoryRows {
     /// The broker's log is another one: what there is will be forgotten, and nobody asks for it.
     pub fn renew(&mut self) {
         self.log += 1;
-        self.swept_lsn = None;
+        self.swept = None;
     }
 
     /// Forgets rows that the watermark has passed, at most so many, and says how many. Call it often, with little.
     pub fn forget(&mut self, told: &Watermark, at_most: usize) -> usize {
         let mut forgotten = 0;
-        if self.swept_lsn == Some(told.as_of_lsn) {
+        if self.swept == Some(told.version()) {
             return forgotten;
         }
         let mut next = BucketKey { log: 0, class: 0, neighbours: 0 };
@@ -197,7 +197,7 @@ impl MemoryRows {
             }
             next = BucketKey { neighbours: key.neighbours + 1, ..key };
         }
-        self.swept_lsn = Some(told.as_of_lsn);
+        self.swept = Some(told.version());
         forgotten
     }
 
@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn told(as_of_lsn: u64, mark: u64, exceptions: &[u64]) -> Watermark {
-        Watermark { log: 1, as_of_lsn, marks: [mark; WATERMARK_CLASSES], exceptions: exceptions.to_vec() }
+        Watermark { log: 1, boot: 1, as_of_lsn, marks: [mark; WATERMARK_CLASSES], exceptions: exceptions.to_vec() }
     }
 
     #[test]

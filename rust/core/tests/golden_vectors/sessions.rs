@@ -1,5 +1,7 @@
 //! Sessions: who a peer is, credit, heartbeats, and what became of its transactions.
 
+use sagacore_core::limits::WATERMARK_CLASSES;
+use sagacore_core::watermark::Watermark;
 use sagacore_core::wire::{Flags, Header, Kind, Refusal, Role, Section};
 
 use super::{From, Vector, message, one};
@@ -27,7 +29,7 @@ fn refusal(refusal: Refusal, number: u64, correlation: u64, text: &str) -> Vec<T
 }
 
 pub fn vectors() -> Vec<Vector> {
-    [subscriptions(), while_it_lasts(), refusals()].into_iter().flatten().collect()
+    [subscriptions(), while_it_lasts(), watermarks(), refusals()].into_iter().flatten().collect()
 }
 
 fn subscriptions() -> Vec<Vector> {
@@ -96,6 +98,19 @@ fn while_it_lasts() -> Vec<Vector> {
             one(0, &[], vec![message(control(Kind::Confirm, 17), &[])]),
         ),
     ]
+}
+
+fn watermarks() -> Vec<Vector> {
+    let mut marks = [4_711; WATERMARK_CLASSES];
+    marks[5] = 4_700;
+    let told = Watermark { log: 0x0102_0304_0506_0708, boot: 6, as_of_lsn: 977, marks, exceptions: vec![23, 1_042] };
+    vec![Vector::new(
+        "watermark",
+        From::Broker,
+        "Of log 0x0102030405060708, boot 6, as of record 977: all sagas below 4711 have ended, of class 5 all below 4700; but \
+         23 and 1042 have not.",
+        one(0, &[], vec![message(Header::new(Kind::Watermark), &[(Section::DATA, &told.write())])]),
+    )]
 }
 
 fn refusals() -> Vec<Vector> {

@@ -78,7 +78,7 @@ fn message(bytes: &[u8]) -> Result<(MessageModel, usize), Rule> {
     let parts = 128 + body_length + mac_length;
     let adds_up = length == parts.next_multiple_of(8) && (mac_length == 0 || mac_length == 16);
     require(adds_up && length <= 65_536, "message.length")?;
-    require((1..=26).contains(&bytes[5]), "message.kind")?;
+    require((1..=27).contains(&bytes[5]), "message.kind")?;
     let is_reserved_zero = is_zero(&bytes[22..24]) && is_zero(&bytes[110..128]);
     require(is_reserved_zero && bytes[7] == 0, "message.reserved")?;
     require(length <= bytes.len(), "message.truncated")?;

@@ -151,7 +151,7 @@ impl Process {
 
     /// The broker tells that all sagas below a sequence have ended, save some.
     pub fn told(&mut self, log: u64, as_of_lsn: u64, mark: u64, exceptions: &[u64]) {
-        let told = Watermark { log, as_of_lsn, marks: [mark; 21], exceptions: exceptions.to_vec() };
+        let told = Watermark { log, boot: 1, as_of_lsn, marks: [mark; 21], exceptions: exceptions.to_vec() };
         assert!(self.deliver(Header::new(Kind::Watermark), &[(Section::DATA, &told.write())]).is_empty());
         self.worker.tick(self.now_ms);
     }

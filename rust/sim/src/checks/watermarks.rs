@@ -10,8 +10,8 @@ use crate::model::Model;
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Watermarks {
-    /// What left the broker, by the record that it is as of.
-    told: BTreeMap<u64, Watermark>,
+    /// What left the broker, by version.
+    told: BTreeMap<(u64, u64), Watermark>,
 }
 
 impl Watermarks {
@@ -20,7 +20,7 @@ impl Watermarks {
         let Some(next) = Watermark::read(data) else {
             return Err(Broken("format", "a watermark leaves that cannot be read".to_owned()));
         };
-        if let Some(same) = self.told.get(&next.as_of_lsn) {
+        if let Some(same) = self.told.get(&next.version()) {
             ensure!(*same == next, "I12", "as of one record, {next:?} is told and was {same:?}");
             return Ok(());
         }
@@ -49,7 +49,7 @@ impl Watermarks {
                 "{sequence} is told as an exception, and that is not durable"
             );
         }
-        self.told.insert(next.as_of_lsn, next);
+        self.told.insert(next.version(), next);
         Ok(())
     }
 }
@@ -57,7 +57,8 @@ impl Watermarks {
 /// One watermark follows on another.
 pub fn goes_on(before: &Watermark, after: &Watermark) -> Result<(), Broken> {
     ensure!(before.log == 0 || before.log == after.log, "I12", "the log is another one");
-    ensure!(before.as_of_lsn < after.as_of_lsn, "I12", "as of {}, and before of {}", after.as_of_lsn, before.as_of_lsn);
+    let versions = (before.version(), after.version());
+    ensure!(versions.0 < versions.1 && before.as_of_lsn <= after.as_of_lsn, "I12", "as of {versions:?}");
     let is_monotone = before.marks.iter().zip(&after.marks).all(|(before, after)| before <= after);
     ensure!(is_monotone, "I12", "a watermark goes back, from {before:?} to {after:?}");
     Ok(())
