@@ -31,10 +31,11 @@ impl Ahead {
         }
         let mut rest = payload;
         while let Ok((transaction, after)) = Transaction::parse(rest) {
-            // What is nobody's own is the broker's: an operator's decision, which waits, or an abort.
+            // What is nobody's own is the broker's: an operator's decision, which waits, or an abort. A FAIL is a
+            // service's always, even where it is said again without its number.
             let is_broker_s = transaction.number == 0;
             for message in transaction.messages() {
-                if is_broker_s && message.header.kind() != Kind::Revoked {
+                if is_broker_s && !matches!(message.header.kind(), Kind::Revoked | Kind::Fail) {
                     continue;
                 }
                 let (kind, place) = match message.header.kind() {
