@@ -67,8 +67,9 @@ class Client:
         started once however often this is called while the broker remembers it. Without a key one is drawn.
 
         Raises StartRefused while the broker is full (SAGA-E302, SAGA-E309, after retries until the timeout) or if it
-        refuses the plan (SAGA-E308), KeyConflict for a key used with another saga or input, PayloadError for a wrong input, and
-        BrokerUnavailable if there is no answer in time: then the saga may have begun; starting it again is safe.
+        refuses the plan (SAGA-E308), KeyConflict for a key used with another saga or input, PayloadError for a wrong
+        input, and BrokerUnavailable if there is no answer in time: then the saga may have begun; starting it again is
+        safe.
         """
         session = self._open()
         name = secrets.token_hex(16) if key is None else key

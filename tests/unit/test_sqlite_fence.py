@@ -380,8 +380,10 @@ def test_the_thread_forgets_all_that_it_is_told(path: Path) -> None:
         world = World()
         await threaded.do(*(world.call("unbook", sequence=at) for at in range(count)))
         threaded.fence.learn(told(7, count))
-        while Fenced(path).states():
+        fenced = Fenced(path)
+        while fenced.states():  # noqa: ASYNC110 (the thread tells nobody)
             await asyncio.sleep(0.01)
+        fenced.close()
         [late] = await threaded.do(world.call("book", sequence=1))
         assert late.ended == (Verdict.DROP, b"")
         threaded.close()

@@ -306,7 +306,7 @@ proptest! {
             told.end(key);
         }
         told.pass(3 * HEARTBEAT_MS);
-        let next_sequence = told.world.broker.state().next_sequence;
-        prop_assert_eq!((told.watermark.marks, told.watermark.exceptions.len()), ([next_sequence; WATERMARK_CLASSES], 0));
+        let marks = [told.world.broker.state().next_sequence; WATERMARK_CLASSES];
+        prop_assert_eq!((told.watermark.marks, told.watermark.exceptions.len()), (marks, 0));
     }
 }

@@ -177,7 +177,8 @@ class Rows:
     def begin(self, now_ms: int) -> None:
         """A transaction has begun: take its time, and the watermarks that are stored."""
         self.now_ms = now_ms
-        for log, *version in self._cursor.execute("select log, boot, as_of_lsn from sagacore_fence_watermark").fetchall():
+        find = "select log, boot, as_of_lsn from sagacore_fence_watermark"
+        for log, *version in self._cursor.execute(find).fetchall():
             known = self._stored.get(log)
             if known is None or [known.boot, known.as_of_lsn] != version:
                 self._stored[log] = self._read_watermark(log)
@@ -191,9 +192,7 @@ class Rows:
         """Whether the saga has ended for all that is stored: then nobody waits for an answer, and no row says more."""
         told = self._stored.get(key.log)
         return (
-            told is not None
-            and key.sequence < told.marks[key.deadline_class]
-            and key.sequence not in told.exceptions
+            told is not None and key.sequence < told.marks[key.deadline_class] and key.sequence not in told.exceptions
         )
 
     def learn(self, told: Watermark) -> None:
@@ -261,7 +260,8 @@ class Rows:
         busy_ms = max(busy_ms, row.busy_ms(self.now_ms)) if busy_ms else 0
         busy = (self.now_ms, self.now_ms + busy_ms) if busy_ms else (0, 0)
         self._cursor.execute(
-            f"update sagacore_fence set tries = tries + 1, busy_from_ms = ?, busy_until_ms = ? where {_KEY}",  # noqa: S608
+            "update sagacore_fence set tries = tries + 1, busy_from_ms = ?, busy_until_ms = ? "  # noqa: S608
+            f"where {_KEY}",
             (*busy, *key),
         )
 

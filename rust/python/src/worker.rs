@@ -13,6 +13,9 @@ use zerocopy::IntoBytes;
 
 create_exception!(sagacore._core, WorkerMisuse, PyValueError, "A call that a worker refuses: `name: what is wrong`.");
 
+/// Log, boot, record, by class a sequence, and the exceptions.
+type Told = (u64, u64, u64, Vec<u64>, Vec<u64>);
+
 struct Inner {
     core: worker::Worker,
     works: Vec<Work>,
@@ -110,9 +113,8 @@ impl Worker {
         Some(PyBytes::new(py, &frame))
     }
 
-    /// Up to where all sagas have ended, if that is another word than was taken last: the log, boot and record that it
-    /// is as of, by class a sequence, and the exceptions.
-    fn take_watermark(&self) -> Option<(u64, u64, u64, Vec<u64>, Vec<u64>)> {
+    /// Up to where all sagas have ended, if that is another word than was taken last.
+    fn take_watermark(&self) -> Option<Told> {
         let mut inner = self.lock();
         let told = inner.core.take_watermark()?;
         Some((told.log, told.boot, told.as_of_lsn, told.marks.to_vec(), told.exceptions.clone()))

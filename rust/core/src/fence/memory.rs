@@ -144,8 +144,8 @@ impl MemoryRows {
         (row.state, &bucket.answers[start..start + usize::from(row.answer_length)])
     }
 
-    /// Applies an event and gives the state after it. The answer is stored where the event decides the row. The class is
-    /// that of the saga's deadline.
+    /// Applies an event and gives the state after it. The answer is stored where the event decides the row. The class
+    /// is that of the saga's deadline.
     pub fn record(&mut self, key: &FenceKey, class: usize, event: Event, answer: &[u8]) -> RowState {
         let Some(place) = self.place(key) else {
             let state = on_event(RowState::Empty, event);

@@ -107,8 +107,8 @@ fn watermarks() -> Vec<Vector> {
     vec![Vector::new(
         "watermark",
         From::Broker,
-        "Of log 0x0102030405060708, boot 6, as of record 977: all sagas below 4711 have ended, of class 5 all below 4700; but \
-         23 and 1042 have not.",
+        "Of log 0x0102030405060708, boot 6, as of record 977: all sagas below 4711 have ended, of class 5 all below \
+         4700; but 23 and 1042 have not.",
         one(0, &[], vec![message(Header::new(Kind::Watermark), &[(Section::DATA, &told.write())])]),
     )]
 }
