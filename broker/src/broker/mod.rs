@@ -2,8 +2,8 @@
 //!
 //! `receive` judges what a peer sent and gathers what is accepted into a record; `flush` hands the record out to be
 //! written; `synced` says that it is durable, and only then does anything that the record caused leave the broker
-//! (strict visibility), or what decides (relaxed). No clock, socket or file: time is an argument, frames and records are
-//! values.
+//! (strict visibility), or what decides (relaxed). No clock, socket or file: time is an argument, frames and records
+//! are values.
 
 mod compaction;
 mod config;
