@@ -1,5 +1,6 @@
 //! The invariants, judged on every event: what the log says (`history`), what the services did (`ledger`), what passes
-//! the broker's socket (`boundary`), what may run ahead of the log (`ahead`), and whether the log alone gives the same state (`replay`).
+//! the broker's socket (`boundary`), what may run ahead of the log (`ahead`), and whether the log alone gives the same
+//! state (`replay`).
 
 mod ahead;
 mod boundary;
