@@ -76,6 +76,7 @@ impl World {
             table_bytes: None,
             options,
         };
+        env.checks.watermarks.exceptions_max = env.options.watermarks.exceptions;
         let mut peers = Vec::new();
         let mut add = |name: String, core: Core| peers.push(PeerHost::new(peers.len() + 1, name, core));
         for index in 0..env.options.coordinators {

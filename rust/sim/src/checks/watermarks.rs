@@ -12,6 +12,8 @@ use crate::model::Model;
 pub struct Watermarks {
     /// What left the broker, by version.
     told: BTreeMap<(u64, u64), Watermark>,
+    /// Sagas that no watermark waits for.
+    pub exceptions_max: usize,
 }
 
 impl Watermarks {
@@ -42,6 +44,8 @@ impl Watermarks {
         let last = history.sagas.last_key_value().map_or(0, |(&(sequence, _), _)| sequence);
         let beyond = next.marks.iter().find(|&&mark| mark > last + 1);
         ensure!(beyond.is_none(), "I12", "a watermark is at {beyond:?}, and the last saga that began is {last}");
+        let count = next.exceptions.len();
+        ensure!(count <= self.exceptions_max, "I12", "{count} sagas are excepted, and {} may be", self.exceptions_max);
         for &sequence in &next.exceptions {
             ensure!(
                 history.is_excepted(sequence),
