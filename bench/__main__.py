@@ -13,6 +13,7 @@ from rich.console import Console
 from .latency import latency
 from .memory import memory
 from .plant import SLOTS, Durability, Visibility
+from .recovery import recovery
 from .throughput import throughput
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
@@ -76,6 +77,34 @@ def run_memory(
         Print the growth as one JSON object on the last line.
     """
     _run(memory(Console(), durability=durability, in_flight=in_flight, slots=slots), as_json=json)
+
+
+@app.command(name="recovery")
+def run_recovery(
+    *,
+    durability: Durability = "sync",
+    live: int = 1_000_000,
+    in_flight: int = 100_000,
+    load_s: float = 60.0,
+    json: bool = False,
+) -> None:
+    """How long a killed broker is away, and what its restart takes.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    live
+        Running sagas in the log that is read alone; 0 to leave it out.
+    in_flight
+        Sagas in flight when the broker is killed under load; 0 to leave it out.
+    load_s
+        Seconds at full load before.
+    json
+        Print the figures as one JSON object on the last line.
+    """
+    measurement = recovery(Console(), live=live, in_flight=in_flight, load_s=load_s, durability=durability)
+    _run(measurement, as_json=json)
 
 
 def _run(measurement: Coroutine[Any, Any, dict[str, object]], *, as_json: bool) -> None:

@@ -37,3 +37,9 @@ def cpu_s(pid: int) -> float:
 def folder_bytes(folder: Path) -> int:
     """What the files of a folder take on disk."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def peak_bytes(pid: int) -> int:
+    """The most resident memory that a process has had so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1_024

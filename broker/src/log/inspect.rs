@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::error::{During, LogError};
 use super::frame::{Fault, FrameHeader};
-use super::recovery::{Walk, look_beyond, segment_numbers};
+use super::recovery::{Cut, Walk, look_beyond, segment_numbers};
 use super::{Entry, Position, SegmentInfo};
 
 /// What stands at some place of the log, in order.
@@ -41,6 +41,18 @@ pub struct Report {
     pub payload_bytes: u64,
     /// Frames behind the end that are valid by themselves.
     pub stray_frames: usize,
+    /// What a start would cut.
+    pub cut: Option<Cut>,
+}
+
+impl Report {
+    /// Why a start would refuse the log, if it would.
+    pub fn refusal(&self) -> Option<&LogError> {
+        match &self.verdict {
+            Verdict::Refused(error) => Some(error),
+            Verdict::Sealed | Verdict::Unclean => None,
+        }
+    }
 }
 
 /// Reads the whole log and gives `sink` all that it finds.
@@ -71,12 +83,15 @@ pub fn inspect<D: Disk>(disk: &D, sink: &mut dyn FnMut(Finding<'_>)) -> Result<R
             stray_frames += 1;
             sink(Finding::Stray { position: frame.position, header: frame.header });
         })?;
-        walk.refuse_damage(&numbers, &beyond)
+        walk.refuse_damage(&numbers, &beyond)?;
+        let is_whole = walk.chain.is_sealed && beyond.frames == 0;
+        if is_whole { Ok(None) } else { walk.tail(disk, &beyond) }
     });
+    let mut cut = None;
     match judged {
         Err(error @ LogError::Disk { .. }) => return Err(error),
         Err(error) => refusal = refusal.or(Some(error)),
-        Ok(()) => {}
+        Ok(found) => cut = found.filter(|_| refusal.is_none()),
     }
     let verdict = match refusal {
         Some(error) => Verdict::Refused(error),
@@ -93,5 +108,6 @@ pub fn inspect<D: Disk>(disk: &D, sink: &mut dyn FnMut(Finding<'_>)) -> Result<R
         frames,
         payload_bytes,
         stray_frames,
+        cut,
     })
 }

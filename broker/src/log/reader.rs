@@ -12,6 +12,9 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// A window is looked over for zeros in pieces of this size.
 const PIECE_BYTES: usize = 4096;
 
+/// A tail is cleared in pieces of this size.
+const CLEARED_BYTES: u64 = 1 << 16;
+
 /// A segment that is open to be read.
 pub(super) struct Reader<'d, D: Disk> {
     disk: &'d D,
@@ -122,23 +125,36 @@ impl<'d, D: Disk> Reader<'d, D> {
         Ok(None)
     }
 
-    /// Writes zeros from `offset` up to `end`, where there are none. Gives how many bytes that were.
-    pub fn zero(&mut self, offset: u64, end: u64) -> Result<u64, LogError> {
+    /// Whether there are only zeros from `offset` up to `end`.
+    pub fn is_empty(&mut self, offset: u64, end: u64) -> Result<bool, LogError> {
         let (mut at, end) = (offset, end.min(self.bytes()));
-        let mut zeroed = 0;
         while at < end {
-            let length = ((1 << 16) - at % (1 << 16)).min(self.bytes() - at);
+            let length = self.piece(at);
             if !is_zero(&self.at(at, length)?[..length as usize]) {
-                self.disk.write(&self.file, at, &vec![0; length as usize]).during("write", &self.name())?;
-                zeroed += length;
+                return Ok(false);
             }
             at += length;
         }
-        if zeroed > 0 {
-            self.disk.sync(&self.file).during("sync", &self.name())?;
-            self.window.clear();
+        Ok(true)
+    }
+
+    /// Writes zeros from `offset` up to `end`, where there are none, and syncs them.
+    pub fn zero(&mut self, offset: u64, end: u64) -> Result<(), LogError> {
+        let (mut at, end) = (offset, end.min(self.bytes()));
+        while at < end {
+            let length = self.piece(at);
+            if !is_zero(&self.at(at, length)?[..length as usize]) {
+                self.disk.write(&self.file, at, &vec![0; length as usize]).during("write", &self.name())?;
+            }
+            at += length;
         }
-        Ok(zeroed)
+        self.window.clear();
+        self.disk.sync(&self.file).during("sync", &self.name())
+    }
+
+    /// Bytes from `at` on that are looked over, or overwritten, at once.
+    fn piece(&self, at: u64) -> u64 {
+        (CLEARED_BYTES - at % CLEARED_BYTES).min(self.bytes() - at)
     }
 }
 

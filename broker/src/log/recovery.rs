@@ -234,12 +234,20 @@ impl Walk {
         Ok(())
     }
 
-    /// Overwrites the tail with zeros, so that nothing of it is ever read again. `None` if there was nothing.
-    pub fn cut<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
+    /// What is to be cut behind the end; `None` if nothing stands there.
+    pub fn tail<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
         let mut reader = Reader::open(disk, self.end.segment, false)?;
-        let zeroed = reader.zero(self.end.offset, beyond.used_to)?;
-        let is_cut = zeroed > 0 || beyond.frames > 0 || self.is_next_torn();
-        Ok(is_cut.then(|| self.describe_cut(beyond)))
+        let is_torn = beyond.frames > 0 || self.is_next_torn() || !reader.is_empty(self.end.offset, beyond.used_to)?;
+        Ok(is_torn.then(|| self.describe_cut(beyond)))
+    }
+
+    /// Overwrites the tail with zeros, synced, so that nothing of it is ever read again. `None` if there was nothing.
+    pub fn cut<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
+        let cut = self.tail(disk, beyond)?;
+        if cut.is_some() {
+            Reader::open(disk, self.end.segment, false)?.zero(self.end.offset, beyond.used_to)?;
+        }
+        Ok(cut)
     }
 }
 

@@ -143,6 +143,13 @@ impl CrashDisk {
         state.durable_names.insert(name.to_owned(), file);
     }
 
+    /// Removes a file behind everybody's back, durably.
+    pub fn forget(&self, name: &str) {
+        let mut state = self.0.borrow_mut();
+        assert!(state.names.remove(name).is_some(), "{name} is not there");
+        state.durable_names.remove(name);
+    }
+
     pub fn list(&self) -> Vec<String> {
         self.0.borrow().names.keys().cloned().collect()
     }

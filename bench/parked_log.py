@@ -1,0 +1,101 @@
+"""Makes a broker's log with many running sagas in it, as a broker leaves it that is killed: `FOLDER SAGAS`.
+
+The cores run in this process, without sockets. Each saga has one pending message: its first step's, for a service
+that is not there.
+"""
+
+import os
+import select
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sagacore._core import Broker, ClientCore, Coordinator
+from sagacore.transport import now_ms
+
+from .memory import parked_order
+from .plant import OrderBook
+
+CHUNK = 256
+SETTLED_S = 0.25
+"""The log has written all that it was handed long before it is silent for so long."""
+SEGMENT_BYTES = 64 << 20
+
+
+class Cores:
+    """A broker with its log in a folder, a client and a coordinator."""
+
+    def __init__(self, folder: Path) -> None:
+        self._broker = Broker(
+            directory=str(folder),
+            durability="os",
+            segment_bytes=SEGMENT_BYTES,
+            sync_interval_us=0,
+            stuck_after_ms=60_000,
+            outcomes_max=1 << 20,
+            outcomes_ms=600_000,
+            shard=0,
+            secret=os.urandom(16),
+            now_ms=now_ms(),
+        )
+        self.client = ClientCore(instance=1, credit=65_536, outbox_bytes=4 << 20)
+        self.coordinator = Coordinator(slots=65_536, instance=2, credit=65_536)
+        self._peers: dict[bytes, ClientCore | Coordinator] = {b"client": self.client, b"coordinator": self.coordinator}
+        for peer in self._peers.values():
+            peer.connect(now_ms())
+        self.pump()
+
+    def pump(self) -> None:
+        """Carry frames until nobody has anything to say, and the log has nothing to write."""
+        is_quiet = False
+        while not is_quiet:
+            time_ms = now_ms()
+            frames = [
+                (identity, frame)
+                for identity, peer in self._peers.items()
+                for frame in iter(lambda peer=peer: peer.frame(time_ms), None)  # type: ignore[misc]
+            ]
+            answers = self._broker.receive(frames, time_ms) + self._broker.synced(time_ms)
+            for identity, frame in answers:
+                self._peers[identity].receive(frame, time_ms)
+            is_quiet = not frames and not answers
+
+    def tick(self) -> None:
+        """Time has passed: sweeps go on, and the disk's room is looked at."""
+        for identity, frame in self._broker.tick(now_ms()):
+            self._peers[identity].receive(frame, now_ms())
+        for peer in self._peers.values():
+            peer.tick(now_ms())
+
+    def start(self, plan: int, keys: Sequence[bytes], inputs: Sequence[bytes], first: int) -> None:
+        """Start sagas, and wait until the client may start more."""
+        self.client.start(plan, keys, inputs, first, True)
+        self.pump()
+        while self.client.is_full:
+            self.pump()
+
+    def settle(self) -> None:
+        """Pump until the log has written everything."""
+        self.pump()
+        while select.select([self._broker.fileno()], [], [], SETTLED_S)[0]:
+            self.pump()
+
+
+def park(folder: Path, sagas: int) -> None:
+    """Start so many sagas, and wait until all are written."""
+    cores, book = Cores(folder), OrderBook()
+    plan = cores.client.define(parked_order.definition)
+    for first in range(0, sagas, CHUNK):
+        orders = book.take(min(CHUNK, sagas - first))
+        keys = [order.order_id.encode() for order in orders]
+        cores.start(plan, keys, [parked_order.encode_input(order) for order in orders], first + 1)
+        if first % (16 * CHUNK) == 0:
+            cores.tick()
+    while cores.coordinator.stats()["transactions"] < sagas:
+        cores.settle()
+    cores.settle()
+
+
+if __name__ == "__main__":
+    park(Path(sys.argv[1]), int(sys.argv[2]))
+    os._exit(0)  # no seal: as if it had been killed
