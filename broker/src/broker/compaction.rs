@@ -14,9 +14,6 @@ const COPY_SHARE: u64 = 4;
 const COPIES_PER_TICK: u32 = 2;
 /// Segments that are kept whatever is live.
 const SEGMENTS_KEPT: u64 = 4;
-/// What a running saga takes in the log, about: it only decides how often is copied.
-const SAGA_BYTES: u64 = 512;
-const OUTCOME_BYTES: u64 = 128;
 
 /// A sweep over all that is older than its first record.
 #[derive(Default)]
@@ -49,19 +46,13 @@ struct Rest {
 impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
     pub fn log_has(&mut self, first_lsns: &[u64], segment_bytes: u64) {
-        let kept = SEGMENTS_KEPT + 3 * self.live_bytes() / segment_bytes.max(1);
+        // More would be copied less often, and take longer to be read at a start.
+        let kept = SEGMENTS_KEPT + 3 * self.state.copied_bytes() / (2 * segment_bytes.max(1));
         if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
             return;
         }
         let bytes_max = COPY_BYTES.min((segment_bytes / COPY_SHARE) as usize);
         self.compaction.job = Some(Job { bytes_max, ..Job::default() });
-    }
-
-    /// What a sweep would copy, about.
-    pub(super) fn live_bytes(&self) -> u64 {
-        self.state.sagas.len() as u64 * SAGA_BYTES
-            + self.state.outcomes.len() as u64 * OUTCOME_BYTES
-            + self.state.outcomes.bytes() as u64
     }
 
     /// A tick: a sweep has its share of the disk, and holds up nobody.

@@ -519,7 +519,7 @@ impl Broker {
     /// that copies what is live among it.
     fn has_room(&self) -> bool {
         let enough = |room: Room| {
-            let needed = self.state.reserved_bytes + self.live_bytes() + 3 * room.segment_bytes;
+            let needed = self.state.reserved_bytes + self.state.copied_bytes() + 3 * room.segment_bytes;
             room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
         };
         self.state.sagas.len() < sagacore_core::limits::SAGAS_MAX && self.room.is_none_or(enough)

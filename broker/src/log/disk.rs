@@ -48,7 +48,7 @@ pub trait Disk {
     fn sync(&self, file: &Self::File) -> Result<(), DiskError>;
 
     /// Makes what a reader sees and what the disk holds the same: syncs, then forgets what is cached. After a failed
-    /// sync of an earlier process the cache may hold bytes that the disk lacks.
+    /// sync of an earlier process the cache may hold bytes that the disk lacks. The file will be read soon.
     fn settle(&self, file: &Self::File) -> Result<(), DiskError>;
 
     /// Renames a file, in place of one that has the new name. Atomic, but durable only after `sync_directory`.

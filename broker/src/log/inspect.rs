@@ -70,7 +70,7 @@ pub fn inspect<D: Disk>(disk: &D, sink: &mut dyn FnMut(Finding<'_>)) -> Result<R
     };
     let (mut frames, mut payload_bytes) = (0, 0);
     let mut walk = Walk::from(oldest);
-    let read = walk.read(disk, &numbers, false, &mut |entry| {
+    let read = walk.read(disk, &numbers, &mut |entry| {
         frames += 1;
         payload_bytes += entry.payload.len() as u64;
         sink(Finding::Frame(entry));
@@ -79,7 +79,7 @@ pub fn inspect<D: Disk>(disk: &D, sink: &mut dyn FnMut(Finding<'_>)) -> Result<R
 
     let mut stray_frames = 0;
     let judged = read.and_then(|()| {
-        let beyond = look_beyond(disk, &numbers, &walk, false, &mut |frame| {
+        let beyond = look_beyond(disk, &numbers, &walk, &mut |frame| {
             stray_frames += 1;
             sink(Finding::Stray { position: frame.position, header: frame.header });
         })?;

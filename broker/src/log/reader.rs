@@ -35,13 +35,10 @@ pub(super) struct Frame<'w> {
 }
 
 impl<'d, D: Disk> Reader<'d, D> {
-    /// Opens a segment and checks its header. With `settle` the disk and what is read are made the same first.
-    pub fn open(disk: &'d D, number: u64, settle: bool) -> Result<Self, LogError> {
+    /// Opens a segment and checks its header.
+    pub fn open(disk: &'d D, number: u64) -> Result<Self, LogError> {
         let name = segment_name(number);
         let file = disk.open(&name).during("open", &name)?;
-        if settle {
-            disk.settle(&file).during("sync", &name)?;
-        }
         let header = SegmentHeader::read(disk, &file, number)?;
         Ok(Self { disk, file, number, header, window: Vec::new(), window_at: 0, used_to: 0 })
     }

@@ -63,13 +63,14 @@ pub fn recover<D: Disk + Clone>(
         Preparation::new(disk.clone(), config, FIRST_SEGMENT, 1, None).hasty().finish()?;
         numbers.push(FIRST_SEGMENT);
     }
+    settle(disk, &numbers)?;
     let mut walk = Walk::from(numbers[0]);
-    walk.read(disk, &numbers, true, &mut |entry| {
+    walk.read(disk, &numbers, &mut |entry| {
         if entry.kind != FrameType::Mark {
             sink(entry);
         }
     })?;
-    let beyond = if is_new { Beyond::default() } else { look_beyond(disk, &numbers, &walk, true, &mut |_| {})? };
+    let beyond = if is_new { Beyond::default() } else { look_beyond(disk, &numbers, &walk, &mut |_| {})? };
     walk.refuse_damage(&numbers, &beyond)?;
 
     let is_whole = is_new || (walk.chain.is_sealed && beyond.frames == 0);
@@ -90,6 +91,17 @@ pub fn recover<D: Disk + Clone>(
         has_next,
         free,
     })
+}
+
+/// Makes what is read of the segments what the disk has. All of them before the first is read: a disk gives much at a
+/// time sooner than a little, and while one is replayed the next ones come.
+pub(super) fn settle<D: Disk>(disk: &D, numbers: &[u64]) -> Result<(), LogError> {
+    for &number in numbers {
+        let name = segment_name(number);
+        let file = disk.open(&name).during("open", &name)?;
+        disk.settle(&file).during("sync", &name)?;
+    }
+    Ok(())
 }
 
 /// The numbers of the segments, ascending.
@@ -130,11 +142,10 @@ impl Walk {
         &mut self,
         disk: &D,
         numbers: &[u64],
-        settle: bool,
         sink: &mut dyn FnMut(Entry<'_>),
     ) -> Result<(), LogError> {
         for &number in numbers {
-            let mut reader = Reader::open(disk, number, settle)?;
+            let mut reader = Reader::open(disk, number)?;
             if !self.read_segment(&mut reader, sink)? {
                 break;
             }
@@ -236,7 +247,7 @@ impl Walk {
 
     /// What is to be cut behind the end; `None` if nothing stands there.
     pub fn tail<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
-        let mut reader = Reader::open(disk, self.end.segment, false)?;
+        let mut reader = Reader::open(disk, self.end.segment)?;
         let is_torn = beyond.frames > 0 || self.is_next_torn() || !reader.is_empty(self.end.offset, beyond.used_to)?;
         Ok(is_torn.then(|| self.describe_cut(beyond)))
     }
@@ -245,7 +256,7 @@ impl Walk {
     pub fn cut<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
         let cut = self.tail(disk, beyond)?;
         if cut.is_some() {
-            Reader::open(disk, self.end.segment, false)?.zero(self.end.offset, beyond.used_to)?;
+            Reader::open(disk, self.end.segment)?.zero(self.end.offset, beyond.used_to)?;
         }
         Ok(cut)
     }
@@ -286,13 +297,12 @@ pub(super) fn look_beyond<D: Disk>(
     disk: &D,
     numbers: &[u64],
     walk: &Walk,
-    settle: bool,
     sink: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<Beyond, LogError> {
     let mut beyond = Beyond::default();
     for &number in numbers.iter().filter(|number| **number >= walk.end.segment) {
         let is_end = number == walk.end.segment;
-        let mut reader = Reader::open(disk, number, settle && !is_end)?;
+        let mut reader = Reader::open(disk, number)?;
         let mut offset = if is_end { walk.end.offset } else { FRAMES_AT };
         while let Some(found) = reader.find(offset)? {
             let Ok(frame) = reader.frame(found)? else { break };
@@ -323,7 +333,7 @@ fn drop_later_segments<D: Disk>(
     let next = walk.end.segment + 1;
     let is_empty = beyond.last_segment.is_none_or(|last| last < next) && !walk.is_next_torn();
     let has_next = numbers.contains(&next) && is_empty && {
-        let reader = Reader::open(disk, next, false)?;
+        let reader = Reader::open(disk, next)?;
         reader.bytes() == config.segment_bytes
     };
     // From the last one back, so that a crash leaves no gap.

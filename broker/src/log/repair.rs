@@ -2,7 +2,7 @@
 
 use super::disk::{Disk, DiskError};
 use super::error::{During, LogError};
-use super::recovery::{Beyond, Cut, Walk, look_beyond, segment_numbers};
+use super::recovery::{Beyond, Cut, Walk, look_beyond, segment_numbers, settle};
 use super::segment::{segment_name, segment_number};
 use super::{Config, Entry, ZERO_BYTES};
 
@@ -21,10 +21,11 @@ pub fn repair<D: Disk>(disk: &D, config: &Config, sink: &mut dyn FnMut(Entry<'_>
     let Some(&oldest) = numbers.first() else {
         return Err(LogError::MissingSegment { file: "every segment".to_owned() });
     };
+    settle(disk, &numbers)?;
     let mut walk = Walk::from(oldest);
-    let read = walk.read(disk, &numbers, true, sink);
+    let read = walk.read(disk, &numbers, sink);
     let beyond = match read {
-        Ok(()) => look_beyond(disk, &numbers, &walk, true, &mut |_| {}),
+        Ok(()) => look_beyond(disk, &numbers, &walk, &mut |_| {}),
         Err(error) => Err(error),
     };
     let beyond = match beyond {
@@ -35,7 +36,7 @@ pub fn repair<D: Disk>(disk: &D, config: &Config, sink: &mut dyn FnMut(Entry<'_>
         // The end stands before the file that cannot be read: it and all that follow go.
         Err(LogError::SegmentHeader { .. } | LogError::SegmentLength { .. } | LogError::FirstLsn { .. }) => {
             numbers.retain(|number| *number <= walk.end.segment);
-            look_beyond(disk, &numbers, &walk, true, &mut |_| {})?
+            look_beyond(disk, &numbers, &walk, &mut |_| {})?
         }
         Err(error) => return Err(error),
     };

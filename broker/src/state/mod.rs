@@ -147,6 +147,8 @@ pub struct State {
     pub relaxed: bool,
     /// Twice the largest tokens of all running sagas: what the disk must still have room for.
     pub reserved_bytes: u64,
+    /// Of the bodies of all tokens.
+    body_bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -165,6 +167,7 @@ impl State {
             counters: Counters::default(),
             relaxed: false,
             reserved_bytes: 0,
+            body_bytes: 0,
             scratch: Vec::new(),
         }
     }
@@ -292,6 +295,7 @@ impl State {
             deliveries: 0,
             unanswered: 0,
         };
+        self.body_bytes += token.body.len();
         let token = self.tokens.insert(token);
         self.sagas[saga].first_token = token;
         token
@@ -299,6 +303,7 @@ impl State {
 
     fn remove(&mut self, token: TokenRef) {
         let Some(gone) = self.tokens.remove(token) else { return };
+        self.body_bytes -= gone.body.len();
         let saga = &mut self.sagas[gone.saga];
         if saga.first_token == token {
             saga.first_token = gone.next;
@@ -317,6 +322,7 @@ impl State {
     fn remove_all_tokens(&mut self, saga: SagaRef) {
         let mut at = std::mem::replace(&mut self.sagas[saga].first_token, TokenRef::null());
         while let Some(token) = self.tokens.remove(at) {
+            self.body_bytes -= token.body.len();
             at = token.next;
         }
     }

@@ -19,7 +19,7 @@ use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use sagacore_core::plan::Plan;
-use sagacore_core::wire::{Message, OutcomeCode, SagaId, padded, write_encoded};
+use sagacore_core::wire::{HEADER_BYTES, Message, OutcomeCode, SagaId, padded, write_encoded};
 
 use super::{At, Outcome, Phase, Saga, SagaRef, State, TokenRef};
 
@@ -104,7 +104,18 @@ fn item(out: &mut Vec<u8>, what: u32, write: impl FnOnce(&mut Vec<u8>)) {
     out.resize(start + size_of::<Item>() + padded(length), 0);
 }
 
+/// What an item takes beside its bytes at most: its head and its padding.
+const ITEM_BYTES: usize = size_of::<Item>() + 7;
+
 impl State {
+    /// The most that copies of everything would take, without plans.
+    pub fn copied_bytes(&self) -> u64 {
+        let sagas = self.sagas.len() * (size_of::<SagaCopy>() + ITEM_BYTES);
+        let tokens = self.tokens.len() * (HEADER_BYTES + 7) + self.body_bytes;
+        let outcomes = self.outcomes.len() * (size_of::<OutcomeCopy>() + ITEM_BYTES) + self.outcomes.bytes();
+        (sagas + tokens + outcomes) as u64
+    }
+
     /// What a log begins with: the secret, and the sequence to go on with.
     pub fn copy_origin(&self, out: &mut Vec<u8>) {
         let origin = OriginCopy {

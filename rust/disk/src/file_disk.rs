@@ -174,7 +174,8 @@ impl Disk for FileDisk {
 
     fn settle(&self, file: &OwnedFd) -> Result<(), DiskError> {
         self.sync(file)?;
-        fs::fadvise(file, 0, None, Advice::DontNeed).map_err(disk_error)
+        fs::fadvise(file, 0, None, Advice::DontNeed).map_err(disk_error)?;
+        fs::fadvise(file, 0, None, Advice::WillNeed).map_err(disk_error)
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
