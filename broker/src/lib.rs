@@ -10,4 +10,4 @@ pub mod log;
 mod state;
 
 pub use broker::{Broker, Config, Opened, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds};
-pub use state::Window;
+pub use state::{Copied, Window, copied};

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def _version() -> str:
 
 HELP: Final = "Sagas across services: without a workflow engine, without its database."
 app = App(name="sagacore", help=HELP, version=_version)
-log_app = App(name="log", help="Verify or repair a broker's log, while no broker runs on it.")
+log_app = App(name="log", help="Look into a broker's log, verify or repair it, while no broker runs on it.")
 app.command(log_app)
 
 
@@ -283,39 +284,94 @@ def graph(target: str, /) -> int:
 
 
 @log_app.command
-def verify(data: Path, /) -> int:
-    """Read every frame of a log and say what it is like. Nothing is changed.
+def verify(data: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Read every frame of a log and say whether it is whole. Nothing is changed.
 
-    sealed: the broker was stopped. unclean: it was killed, and can start. refused: the log is damaged, the reason says
-    where, and the exit status is 1. Stop the broker first: a log that is being written may look damaged.
+    healthy (exit status 0): a broker can start. torn (3): a broker can start, and cuts off what its last write left
+    half done. damaged (1): a broker refuses it, and the place is told. Stop the broker first: a log that is being
+    written may look torn.
 
     Parameters
     ----------
     data
         The broker's folder.
+    json
+        Print one JSON object.
 
     """
-    from sagacore.processes import log_tools
+    from sagacore.processes import log_text, log_tools
 
     found = log_tools.verify(data)
-    print(json.dumps(found, indent=2))
-    return 1 if found["verdict"] == "refused" else 0
+    print(_to_json(dataclasses.asdict(found)) if json else log_text.found_text(found))
+    return found.exit_status
 
 
 @log_app.command
-def repair(data: Path, /) -> int:
+def repair(data: Path, /, *, yes: Annotated[bool, Parameter(negative=())] = False) -> int:
     """Cut a damaged log where the damage begins. What came after is lost to the broker, and kept as *.broken files.
+
+    Without --yes it only says what would be lost, and ends with exit status 1. Stop the broker first.
 
     Parameters
     ----------
     data
         The broker's folder.
+    yes
+        Do it.
 
     """
-    from sagacore.processes import log_tools
+    from sagacore.processes import log_text, log_tools
 
-    print(log_tools.repair(data) or "nothing to repair: the broker can start as it is")
-    return 0
+    cut = log_tools.repair(data, confirmed=yes)
+    if cut is None:
+        print("nothing to repair: the broker can start as it is")
+        return 0
+    print(log_text.cut_text(cut, is_done=yes))
+    if not yes:
+        print("nothing was changed. Copy the folder, then give --yes to cut it there")
+    return 0 if yes else 1
+
+
+@log_app.command
+def dump(
+    data: Path,
+    /,
+    *,
+    saga: str | None = None,
+    from_lsn: Annotated[int, Parameter(name=["--from", "--from-lsn"])] = 0,
+    bodies: Annotated[bool, Parameter(negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Print a log's records: what each transaction consumes (-) and publishes (+), and what was copied forward (=).
+
+    The verdict follows on stderr, and the exit status is that of `log verify`: after the place where a log is torn or
+    damaged there are no records.
+
+    Parameters
+    ----------
+    data
+        The broker's folder.
+    saga
+        Only what is about the saga with this id.
+    from_lsn
+        Only records from this LSN on.
+    bodies
+        Print inputs, results, keys and reasons too, which may be confidential, and not only their sizes.
+    json
+        Print one JSON object a line.
+
+    """
+    from sagacore.processes import log_text, log_tools
+
+    as_line = log_text.record_json if json else log_text.record_text
+    found = log_tools.dump(data, lambda record: print(as_line(record)), from_lsn=from_lsn, saga=saga, bodies=bodies)
+    sys.stdout.flush()
+    print(log_text.found_text(found), file=sys.stderr)
+    return found.exit_status
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value)
 
 
 def _ask(endpoint: str, question: Callable[[Any], Any]) -> Any:

@@ -47,8 +47,10 @@ impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
     pub fn log_has(&mut self, first_lsns: &[u64], segment_bytes: u64) {
         // More would be copied less often, and take longer to be read at a start.
+        // A sweep that found no room would be the end of the log.
+        let has_room = self.room.is_none_or(|room| room.free_bytes >= self.state.copied_bytes() + segment_bytes);
         let kept = SEGMENTS_KEPT + 3 * self.state.copied_bytes() / (2 * segment_bytes.max(1));
-        if self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
+        if !has_room || self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
             return;
         }
         let bytes_max = COPY_BYTES.min((segment_bytes / COPY_SHARE) as usize);

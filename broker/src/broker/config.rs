@@ -49,6 +49,7 @@ impl Default for Config {
 /// What the disk has left.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
+    /// For new frames: on the disk, and in segments that are there already.
     pub free_bytes: u64,
     pub segment_bytes: u64,
 }

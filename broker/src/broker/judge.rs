@@ -66,8 +66,8 @@ impl Broker {
             self.attach_to(session, correlation, sequence, !header.has(Flags::QUIET));
             return Ok(());
         }
-        if !self.has_room() {
-            return Err(Refused(Refusal::Full, "the broker is full: no new saga now"));
+        if let Some(reason) = self.full() {
+            return Err(Refused(Refusal::Full, reason));
         }
         let class = known.plan.deadline_class();
         let deadline_ms = time_ms + known.plan.deadline_ms;

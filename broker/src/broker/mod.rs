@@ -105,6 +105,8 @@ pub struct Broker {
     room: Option<Room>,
     /// Bytes that went into records since then: the disk has so many less, or soon will.
     recorded_bytes: u64,
+    /// The log has more to write than it should.
+    is_behind: bool,
     consumed: Vec<TokenRef>,
     expected: Vec<Expected>,
     applied: Applied,
@@ -142,6 +144,7 @@ impl Broker {
             compaction: Compaction::default(),
             room: None,
             recorded_bytes: 0,
+            is_behind: false,
             consumed: Vec::new(),
             expected: Vec::new(),
             applied: Applied::default(),
@@ -515,14 +518,25 @@ impl Broker {
         self.recorded_bytes = 0;
     }
 
-    /// Whether there is room for one more saga, and for all that the running ones may still need (rule 10), a sweep
-    /// that copies what is live among it.
-    fn has_room(&self) -> bool {
+    /// Whether so much waits for the disk that no new saga should add to it.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
+    /// Why there is no room for one more saga, if so: beside it there must be room for all that the running ones may
+    /// still need (rule 10), a sweep that copies what is live among it.
+    fn full(&self) -> Option<&'static str> {
         let enough = |room: Room| {
             let needed = self.state.reserved_bytes + self.state.copied_bytes() + 3 * room.segment_bytes;
             room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
         };
-        self.state.sagas.len() < sagacore_core::limits::SAGAS_MAX && self.room.is_none_or(enough)
+        if self.state.sagas.len() >= sagacore_core::limits::SAGAS_MAX {
+            Some("the broker is full: no new saga now, so many are running")
+        } else if !self.room.is_none_or(enough) {
+            Some("the broker's disk is full: no new saga now, what is left is for the running ones")
+        } else {
+            self.is_behind.then_some("the broker's disk is slow: no new saga now, until it has caught up")
+        }
     }
 
     fn has_session_room(&self) -> bool {

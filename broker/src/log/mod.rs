@@ -24,8 +24,8 @@ pub use error::LogError;
 pub use frame::{FRAME_HEADER_BYTES, FRAME_VERSION, Fault, FrameHeader, FrameType, Statement};
 pub use inspect::{Finding, Report, Verdict, inspect};
 pub use recovery::{Cut, Recovered, recover};
-pub use repair::repair;
-pub use segment::{Preparation, Prepared, SEGMENT_HEADER_BYTES, SegmentHeader};
+pub use repair::{plan_repair, repair};
+pub use segment::{Preparation, Prepared, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 pub use writer::Writer;
 
 use sagacore_core::limits::FRAME_BYTES_MAX;
@@ -41,8 +41,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// The largest payload of a frame, if a segment holds that much.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
-/// Freed segments that are kept for use again.
-pub const FREE_SEGMENTS_MAX: usize = 2;
+/// Freed segments that are kept for use again: about what a sweep frees at once, and what the log needs until the next.
+pub const FREE_SEGMENTS_MAX: usize = 8;
 /// A new segment is filled with zeros in pieces of this size.
 pub const ZERO_BYTES: usize = 1 << 20;
 

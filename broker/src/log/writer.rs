@@ -278,6 +278,11 @@ impl<D: Disk + Clone> Writer<D> {
         self.segment_bytes().saturating_sub(self.offset + self.buffer.len() as u64) + ahead
     }
 
+    /// The same, and what freed segments would take: it needs no more space of the disk.
+    pub fn spare_bytes(&self) -> u64 {
+        self.room_bytes() + self.free.len() as u64 * self.config.segment_bytes
+    }
+
     /// The disk had no space for the next segment. Frames are still taken as long as there is room.
     pub fn is_full(&self) -> bool {
         self.is_full

@@ -24,6 +24,7 @@ pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
 pub use plans::{Plans, Registered};
+pub use snapshot::{Copied, copied};
 pub use splice::skip;
 
 new_key_type! {

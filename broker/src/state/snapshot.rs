@@ -14,6 +14,8 @@
 //!             outcome: `OutcomeCopy`, then the sections of its RESULT
 //! ```
 
+mod copied;
+
 use slotmap::Key as _;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -22,6 +24,8 @@ use sagacore_core::plan::Plan;
 use sagacore_core::wire::{HEADER_BYTES, Message, OutcomeCode, SagaId, padded, write_encoded};
 
 use super::{At, Outcome, Phase, Saga, SagaRef, State, TokenRef};
+
+pub use copied::{Copied, copied};
 
 const ORIGIN: u32 = 1;
 const PLAN: u32 = 2;

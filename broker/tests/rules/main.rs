@@ -10,7 +10,7 @@ mod peers;
 mod watermarks;
 
 use peers::{Got, World, carried, next};
-use sagacore_broker::{Config, Room};
+use sagacore_broker::{Config, RecordKind, Room};
 use sagacore_core::limits::{
     DELIVERIES_MAX, FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, TRANSACTION_BYTES_MAX,
 };
@@ -424,6 +424,38 @@ fn a_full_disk_refuses_new_sagas_only() {
     world.broker.set_room(Room { free_bytes: 4 * segment_bytes, segment_bytes });
     world.start(plan, "new", "tea", 9);
     assert_eq!(refusal(&mut world, "client"), None);
+}
+
+#[test]
+fn a_disk_that_is_behind_refuses_new_sagas_only() {
+    let (mut world, plan) = world(&shop());
+    begin(&mut world, plan, "running");
+    let run = world.token("create", Kind::Run);
+    world.broker.set_behind(true);
+    world.start(plan, "new", "tea", 8);
+    assert_eq!(refusal(&mut world, "client"), Some(Refusal::Full));
+    world.say("create", &[run.key()], &[(next(&run, Kind::Run, 1, 1, 2), carried(&run))]);
+    assert_eq!(world.tokens("charge").len(), 1);
+    world.broker.set_behind(false);
+    world.start(plan, "new", "tea", 9);
+    assert_eq!(refusal(&mut world, "client"), None);
+}
+
+#[test]
+fn no_sweep_begins_that_the_disk_has_no_room_for() {
+    let (mut world, plan) = world(&shop());
+    begin(&mut world, plan, "running");
+    let (many, segment_bytes) = ([1, 2, 3, 4, 5, 6, 7], 16 << 10);
+    let copies = |world: &World| world.log.iter().filter(|record| record.kind == RecordKind::Copies).count();
+    let before = copies(&world);
+    world.broker.set_room(Room { free_bytes: segment_bytes, segment_bytes });
+    world.broker.log_has(&many, segment_bytes);
+    world.pass(20, &[]);
+    assert_eq!(copies(&world), before);
+    world.broker.set_room(Room { free_bytes: 2 * segment_bytes, segment_bytes });
+    world.broker.log_has(&many, segment_bytes);
+    world.pass(20, &[]);
+    assert!(copies(&world) > before);
 }
 
 #[test]

@@ -46,10 +46,14 @@ pub struct Figures {
     pub commits: u64,
     pub last_commit_us: u64,
     pub slowest_commit_us: u64,
+    /// What the commit that is under way has taken so far; 0 where none is.
+    pub commit_under_way_us: u64,
     pub queued_batches: u64,
     pub queued_bytes: u64,
     /// Bytes of all the log's files.
     pub segments_bytes: u64,
+    /// Bytes in them that are free for new frames.
+    pub spare_bytes: u64,
 }
 
 /// The thread, as the broker's loop sees it. When it is dropped, all that was handed over is committed; only `close`
@@ -208,9 +212,11 @@ impl LogThread {
             commits: shared.commits.load(Ordering::Relaxed),
             last_commit_us: shared.last_commit_us.load(Ordering::Relaxed),
             slowest_commit_us: shared.slowest_commit_us.load(Ordering::Relaxed),
+            commit_under_way_us: shared.commit_under_way_us(),
             queued_batches: shared.queued_batches.load(Ordering::Relaxed),
             queued_bytes: shared.queued_bytes.load(Ordering::Relaxed),
             segments_bytes: shared.segments_bytes.load(Ordering::Relaxed),
+            spare_bytes: shared.spare_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -379,9 +385,9 @@ where
 
     fn commit(&mut self) -> Result<(), LogError> {
         self.last_began = Instant::now();
+        self.shared.begin_commit();
         self.writer.commit()?;
-        let us = self.last_began.elapsed().as_micros();
-        self.shared.note_commit(u64::try_from(us).unwrap_or(u64::MAX));
+        self.shared.end_commit();
         self.is_marked = false;
         // Looked for before the loop is woken: what it sends for what is durable now is no sign of load.
         self.waiting = self.commands.try_recv().ok();
@@ -401,6 +407,7 @@ where
     /// Tells the loop which segments there are, if that has changed.
     fn publish_segments(&mut self) {
         self.shared.segments_bytes.store(self.writer.segments_bytes(), Ordering::Relaxed);
+        self.shared.spare_bytes.store(self.writer.spare_bytes(), Ordering::Relaxed);
         let mut known = self.shared.segments();
         let ends = |known: &[SegmentInfo]| (known.first().copied(), known.last().copied());
         let (first, last) = (self.writer.segments().next().copied(), self.writer.segments().last().copied());

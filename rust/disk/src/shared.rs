@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
@@ -16,10 +17,14 @@ pub struct Shared {
     pub queued_batches: AtomicU64,
     pub queued_bytes: AtomicU64,
     pub segments_bytes: AtomicU64,
+    pub spare_bytes: AtomicU64,
     pub is_full: AtomicBool,
     pub commits: AtomicU64,
     pub slowest_commit_us: AtomicU64,
     pub last_commit_us: AtomicU64,
+    /// When the commit that is under way began, in microseconds after `since`; 0: none is.
+    commit_began_us: AtomicU64,
+    since: Instant,
     segments: Mutex<Vec<SegmentInfo>>,
     poisoned: OnceLock<String>,
     wake: OwnedFd,
@@ -33,10 +38,13 @@ impl Shared {
             queued_batches: 0.into(),
             queued_bytes: 0.into(),
             segments_bytes: 0.into(),
+            spare_bytes: 0.into(),
             is_full: false.into(),
             commits: 0.into(),
             slowest_commit_us: 0.into(),
             last_commit_us: 0.into(),
+            commit_began_us: 0.into(),
+            since: Instant::now(),
             segments: Mutex::new(Vec::new()),
             poisoned: OnceLock::new(),
             wake,
@@ -75,9 +83,29 @@ impl Shared {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn note_commit(&self, us: u64) {
+    /// A commit begins.
+    pub fn begin_commit(&self) {
+        self.commit_began_us.store(self.now_us().max(1), Ordering::Relaxed);
+    }
+
+    /// How long the commit that is under way has taken so far, in microseconds.
+    pub fn commit_under_way_us(&self) -> u64 {
+        match self.commit_began_us.load(Ordering::Relaxed) {
+            0 => 0,
+            began_us => self.now_us().saturating_sub(began_us),
+        }
+    }
+
+    /// A commit has ended.
+    pub fn end_commit(&self) {
+        let us = self.commit_under_way_us();
+        self.commit_began_us.store(0, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.last_commit_us.store(us, Ordering::Relaxed);
         self.slowest_commit_us.fetch_max(us, Ordering::Relaxed);
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }

@@ -211,6 +211,7 @@ fn without_any_room_the_log_stops() {
 #[test]
 fn released_segments_are_used_again() {
     let directory = Directory::new();
+    let mut files = std::collections::BTreeSet::new();
     let (_, mut log) = start(&directory, config(SMALL), at_once());
     let mut expected = Vec::new();
     for round in 0..40u8 {
@@ -219,12 +220,16 @@ fn released_segments_are_used_again() {
         }
         wait_for(&log, expected[expected.len() - 1].0);
         log.release_before(log.next_lsn()).unwrap();
+        files.extend(directory.inodes());
     }
     let lsn = append(&mut log, b"last");
     wait_for(&log, lsn);
     assert!(log.segments().len() <= 2, "{:?}", log.segments());
     assert!(log.figures().segments_bytes <= 5 * SMALL);
     assert!(directory.names().len() <= 5, "{:?}", directory.names());
+    // It has gone through twenty segments, in the same few files.
+    assert!(files.len() <= 5, "{} files", files.len());
+    assert!(directory.names().contains(&"0000000000000014.seg".to_owned()), "{:?}", directory.names());
     let oldest = log.segments()[0].first_lsn;
     log.close(9).unwrap();
     expected.push((lsn, b"last".to_vec()));

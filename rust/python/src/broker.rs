@@ -43,8 +43,8 @@ struct Log {
 impl Log {
     /// What new sagas may count on: nothing more than what is prepared, once the disk is full.
     fn room(&self) -> Room {
-        let free_bytes = if self.thread.is_full() { 0 } else { self.disk.free_bytes().unwrap_or(0) };
-        Room { free_bytes, segment_bytes: self.segment_bytes }
+        let on_disk = if self.thread.is_full() { 0 } else { self.disk.free_bytes().unwrap_or(0) };
+        Room { free_bytes: on_disk + self.thread.figures().spare_bytes, segment_bytes: self.segment_bytes }
     }
 }
 
@@ -274,6 +274,8 @@ impl Broker {
             frames.iter().map(|(identity, frame)| (identity.as_bytes(), frame.as_bytes())).collect();
         py.detach(|| {
             let inner = &mut *self.lock();
+            let is_behind = inner.log.as_ref().is_some_and(|log| !log.thread.has_room());
+            inner.core.set_behind(is_behind);
             for (identity, frame) in bytes {
                 inner.core.receive(identity, frame, now_ms);
                 if inner.core.record_bytes() >= inner.record_bytes {
@@ -300,6 +302,21 @@ impl Broker {
     /// A frame could not be sent to this identity.
     fn lost(&self, identity: &[u8], now_ms: u64) {
         self.lock().core.lost(identity, now_ms);
+    }
+
+    /// How the log does, by name; nothing where it is in memory.
+    fn log_figures(&self) -> Vec<(&'static str, u64)> {
+        let figures = self.lock().log.as_ref().map(|log| log.thread.figures());
+        figures.map_or(Vec::new(), |figures| {
+            vec![
+                ("commits", figures.commits),
+                ("slowest_commit_us", figures.slowest_commit_us),
+                ("commit_under_way_us", figures.commit_under_way_us),
+                ("queued_bytes", figures.queued_bytes),
+                ("segments_bytes", figures.segments_bytes),
+                ("spare_bytes", figures.spare_bytes),
+            ]
+        })
     }
 
     /// Why the log failed, if it did: nothing is durable any more.

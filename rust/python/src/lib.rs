@@ -5,6 +5,7 @@ mod broker;
 mod client;
 mod coordinator;
 mod fence;
+mod log_dump;
 mod log_tools;
 mod plan;
 mod table;
@@ -23,6 +24,8 @@ mod _core {
     use super::coordinator::Coordinator;
     #[pymodule_export]
     use super::fence::{fence_on_run, fence_on_undo};
+    #[pymodule_export]
+    use super::log_dump::log_dump;
     #[pymodule_export]
     use super::log_tools::{log_repair, log_verify};
     #[pymodule_export]

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use pyo3::prelude::*;
 
-use sagacore_broker::log::{Config, Durability, SEGMENT_BYTES_DEFAULT, Verdict, inspect, repair};
+use sagacore_broker::log::{
+    Config, Cut, Durability, Report, SEGMENT_BYTES_DEFAULT, Verdict, inspect, plan_repair, repair,
+};
 use sagacore_disk::FileDisk;
 
 use crate::broker::refused;
 
-/// A verdict, what is wrong or nothing, and numbers by name.
-type Verified = (String, String, Vec<(&'static str, u64)>);
+/// A verdict, what is wrong or would be cut, and numbers by name.
+pub type Verified = (String, String, Vec<(&'static str, u64)>);
 
 /// Reads a whole log. Nothing is changed.
 #[pyfunction]
@@ -19,11 +21,16 @@ pub fn log_verify(py: Python<'_>, directory: &str) -> PyResult<Verified> {
         let disk = FileDisk::open_to_read(Path::new(directory))?;
         inspect(&disk, &mut |_| {})
     });
-    let report = report.map_err(|error| refused(&error))?;
-    let (verdict, reason) = match &report.verdict {
-        Verdict::Sealed => ("sealed", String::new()),
-        Verdict::Unclean => ("unclean", String::new()),
-        Verdict::Refused(error) => ("refused", format!("{error}\nhint: {}", error.hint())),
+    report.map(|report| verified(&report)).map_err(|error| refused(&error))
+}
+
+/// What is told of a log.
+pub fn verified(report: &Report) -> Verified {
+    let (verdict, reason) = match (&report.verdict, &report.cut) {
+        (Verdict::Refused(error), _) => ("damaged", format!("{error}\nhint: {}", error.hint())),
+        (_, Some(cut)) => ("torn", describe(cut)),
+        (Verdict::Sealed, None) => ("sealed", String::new()),
+        (Verdict::Unclean, None) => ("unclean", String::new()),
     };
     let numbers = vec![
         ("segments", report.segments.len() as u64),
@@ -34,17 +41,32 @@ pub fn log_verify(py: Python<'_>, directory: &str) -> PyResult<Verified> {
         ("boot_epoch", u64::from(report.boot_epoch)),
         ("stray_frames", report.stray_frames as u64),
     ];
-    Ok((verdict.to_owned(), reason, numbers))
+    (verdict.to_owned(), reason, numbers)
 }
 
-/// Cuts a damaged log at its damage. Says what was cut, or nothing where there was nothing to repair.
+fn describe(cut: &Cut) -> String {
+    format!("{} ends at byte {}, before LSN {} ({})", cut.file, cut.offset, cut.lsn, cut.fault)
+}
+
+/// What a repair would cut, or has cut: the place, how many whole records are lost, and what is left.
+type Repaired = (String, Vec<(&'static str, u64)>);
+
+/// Says what a repair would do to a damaged log, and with `is_confirmed` does it. Nothing where there is nothing to
+/// repair.
 #[pyfunction]
-pub fn log_repair(py: Python<'_>, directory: &str) -> PyResult<Option<String>> {
-    let cut = py.detach(|| {
-        let disk = FileDisk::open(Path::new(directory))?;
+pub fn log_repair(py: Python<'_>, directory: &str, is_confirmed: bool) -> PyResult<Option<Repaired>> {
+    let found = py.detach(|| {
+        let path = Path::new(directory);
         let config = Config { segment_bytes: SEGMENT_BYTES_DEFAULT, durability: Durability::Sync, nonce: 0 };
-        repair(&disk, &config, &mut |_| {})
+        if is_confirmed {
+            repair(&FileDisk::open(path)?, &config, &mut |_| {})
+        } else {
+            plan_repair(&FileDisk::open_to_read(path)?)
+        }
     });
-    let cut = cut.map_err(|error| refused(&error))?;
-    Ok(cut.map(|cut| format!("cut {} at byte {}, before LSN {}: {}", cut.file, cut.offset, cut.lsn, cut.fault)))
+    let found = found.map_err(|error| refused(&error))?;
+    Ok(found.map(|cut| {
+        let numbers = vec![("next_lsn", cut.lsn), ("lost_records", cut.frames as u64)];
+        (describe(&cut), numbers)
+    }))
 }

@@ -32,6 +32,13 @@ impl Directory {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// The files that segments are in, as the file system knows them.
+    pub fn inodes(&self) -> Vec<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let entries = std::fs::read_dir(&self.path).unwrap().filter_map(Result::ok);
+        entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.ino()).collect()
+    }
+
     /// How many segments are in use or ready.
     pub fn segments(&self) -> usize {
         self.names().iter().filter(|name| name.ends_with(".seg")).count()
