@@ -129,7 +129,7 @@ impl State {
         }
         self.reserved_bytes -= 2 * plan.token_bytes_max as u64;
         let sequence = saga.id.sequence.get();
-        self.by_sequence.remove(&sequence);
+        self.by_sequence.remove(sequence);
         self.outcomes.add(Outcome {
             id: saga.id,
             plan: plan.fingerprint,
@@ -175,10 +175,13 @@ impl State {
             Kind::Stuck => self.replay_exception(first.header),
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
             _ => {
-                let consumed: Vec<_> = transaction.consumes.iter().map_while(|key| self.pending(key)).collect();
+                let mut consumed = std::mem::take(&mut self.consumed);
+                consumed.clear();
+                consumed.extend(transaction.consumes.iter().map_while(|key| self.pending(key)));
                 if !consumed.is_empty() && consumed.len() == transaction.consumes.len() {
                     self.advance(&consumed, transaction, at, out);
                 }
+                self.consumed = consumed;
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod abort;
 mod advance;
+mod by_sequence;
 mod check;
 mod outcomes;
 mod plans;
@@ -18,6 +19,8 @@ use siphasher::sip128::SipHasher24;
 use slotmap::{Key as _, SlotMap, new_key_type};
 
 use sagacore_core::wire::{Header, Key, Kind, SagaId};
+
+use by_sequence::BySequence;
 
 pub use abort::{Abort, encode_cause};
 pub use advance::Applied;
@@ -139,7 +142,7 @@ pub struct State {
     pub plans: Plans,
     pub sagas: SlotMap<SagaRef, Saga>,
     pub tokens: SlotMap<TokenRef, Token>,
-    by_sequence: HashMap<u64, SagaRef, FixedState>,
+    by_sequence: BySequence<SagaRef>,
     keys: HashMap<u128, u64, FixedState>,
     pub outcomes: Outcomes,
     pub next_sequence: u64,
@@ -151,6 +154,8 @@ pub struct State {
     /// Of the bodies of all tokens.
     body_bytes: usize,
     scratch: Vec<u8>,
+    /// What a transaction that is replayed consumes.
+    consumed: Vec<TokenRef>,
 }
 
 impl State {
@@ -161,7 +166,7 @@ impl State {
             plans: Plans::default(),
             sagas: SlotMap::with_key(),
             tokens: SlotMap::with_key(),
-            by_sequence: HashMap::with_hasher(FixedState::default()),
+            by_sequence: BySequence::default(),
             keys: HashMap::with_hasher(FixedState::default()),
             outcomes: Outcomes::default(),
             next_sequence: 1,
@@ -170,6 +175,7 @@ impl State {
             reserved_bytes: 0,
             body_bytes: 0,
             scratch: Vec::new(),
+            consumed: Vec::new(),
         }
     }
 
@@ -200,7 +206,7 @@ impl State {
 
     /// The running saga with this id.
     pub fn saga(&self, id: SagaId) -> Option<SagaRef> {
-        let &found = self.by_sequence.get(&id.sequence.get())?;
+        let found = self.by_sequence.get(id.sequence.get())?;
         (self.sagas[found].id == id).then_some(found)
     }
 
@@ -210,7 +216,7 @@ impl State {
     }
 
     pub fn saga_by_sequence(&self, sequence: u64) -> Option<SagaRef> {
-        self.by_sequence.get(&sequence).copied()
+        self.by_sequence.get(sequence)
     }
 
     /// The pending token of this name.

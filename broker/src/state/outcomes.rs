@@ -4,11 +4,10 @@
 
 use std::collections::VecDeque;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
 use sagacore_core::limits::{OUTCOMES_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_MS};
 use sagacore_core::wire::{OutcomeCode, SagaId};
+
+use super::by_sequence::BySequence;
 
 /// How a saga ended.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ pub struct Outcomes {
     is_unsorted: bool,
     /// Outcomes forgotten so far: an outcome's number less this is its place in the ring.
     forgotten: u64,
-    by_sequence: HashMap<u64, u64, FixedState>,
+    by_sequence: BySequence<u64>,
     bytes: usize,
 }
 
@@ -68,14 +67,14 @@ impl Outcomes {
     }
 
     pub fn get(&self, sequence: u64) -> Option<&Outcome> {
-        let &number = self.by_sequence.get(&sequence)?;
+        let number = self.by_sequence.get(sequence)?;
         self.ring.get((number - self.forgotten) as usize)
     }
 
     /// Remembers an outcome, or replaces it where it is known.
     pub fn add(&mut self, outcome: Outcome) {
         let sequence = outcome.id.sequence.get();
-        if let Some(&number) = self.by_sequence.get(&sequence) {
+        if let Some(number) = self.by_sequence.get(sequence) {
             let known = &mut self.ring[(number - self.forgotten) as usize];
             self.bytes = self.bytes - known.body.len() + outcome.body.len();
             *known = outcome;
@@ -107,7 +106,7 @@ impl Outcomes {
         let gone = self.ring.pop_front()?;
         self.forgotten += 1;
         self.bytes -= gone.body.len();
-        self.by_sequence.remove(&gone.id.sequence.get());
+        self.by_sequence.remove(gone.id.sequence.get());
         Some(gone)
     }
 

@@ -305,7 +305,7 @@ impl State {
     fn discard(&mut self, saga: SagaRef) {
         self.remove_all_tokens(saga);
         if let Some(gone) = self.sagas.remove(saga) {
-            self.by_sequence.remove(&gone.id.sequence.get());
+            self.by_sequence.remove(gone.id.sequence.get());
             self.reserved_bytes -= 2 * self.plans.get(gone.plan).plan.token_bytes_max as u64;
         }
     }
