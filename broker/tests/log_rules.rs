@@ -199,6 +199,56 @@ fn a_failed_sync_poisons_and_is_never_retried() {
 }
 
 #[test]
+fn a_failed_write_poisons_too() {
+    let disk = CrashDisk::default();
+    let mut writer = start(&disk);
+    fill(&mut writer, 2);
+    writer.append(FrameType::Batch, 6, &[1; 3_000]).unwrap();
+    disk.set_fuse(Some(0));
+    assert!(matches!(writer.commit(), Err(LogError::Disk { action: "write", .. })));
+    disk.set_fuse(None);
+    let calls = disk.calls();
+    assert_eq!(writer.commit().unwrap_err().name(), "log.poisoned");
+    assert_eq!(writer.append(FrameType::Batch, 7, b"x").unwrap_err().name(), "log.poisoned");
+    assert_eq!(disk.calls(), calls, "what was half written is not written over");
+    assert_eq!(read_all(&disk, &config(SEGMENT_BYTES)).unwrap().1.next_lsn, 4);
+}
+
+#[test]
+fn a_cut_tail_is_zero_and_durable_before_anything_follows() {
+    for seed in 0..50 {
+        let disk = long_log();
+        let end = read_all(&disk.copy(), &config(SEGMENT_BYTES)).unwrap().1.next_lsn;
+        let file = seg(*[4, 5].iter().rfind(|number| disk.list().contains(&seg(**number))).unwrap());
+        let used = disk.contents(&file).iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        // The last write left garbage to the end of the file, a sector here and there.
+        let place = used.next_multiple_of(512);
+        let mut random = Random(seed);
+        disk.damage(&file, place, |bytes| {
+            for sector in bytes.chunks_mut(512).filter(|_| random.below(3) == 0) {
+                sector.copy_from_slice(&Random(seed + 1).bytes(sector.len()));
+            }
+            bytes[0] = 1;
+        });
+        let syncs = disk.syncs();
+        let (kept, recovered) = read_all(&disk, &config(SEGMENT_BYTES)).unwrap();
+        assert_eq!(recovered.cut.as_ref().map(|cut| (&cut.file, cut.lsn)), Some((&file, end)));
+        assert!(disk.syncs() > syncs);
+        // The power is cut before BOOT is written: nothing of the tail comes back.
+        let disk = disk.crash(&mut random);
+        assert!(disk.contents(&file)[place..].iter().all(|byte| *byte == 0));
+        let (again, recovered) = read_all(&disk, &config(SEGMENT_BYTES)).unwrap();
+        assert_eq!((again, recovered.cut, recovered.unclean), (kept, None, true));
+        // And BOOT is durable, and says so, before anything is served.
+        drop(start(&disk));
+        let disk = disk.crash(&mut random);
+        let mut boots = Vec::new();
+        recover(&disk, &config(SEGMENT_BYTES), &mut |entry| boots.push(entry.is_unclean_boot())).unwrap();
+        assert_eq!(boots.last(), Some(&true));
+    }
+}
+
+#[test]
 fn a_full_disk_stops_nothing_that_has_room() {
     let disk = CrashDisk::default();
     disk.set_capacity(Some(2 * SEGMENT_BYTES));

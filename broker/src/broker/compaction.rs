@@ -13,7 +13,7 @@ const COPY_SHARE: u64 = 4;
 /// Records of copies for each tick of the host.
 const COPIES_PER_TICK: u32 = 2;
 /// Segments that are kept whatever is live.
-const SEGMENTS_KEPT: u64 = 4;
+const SEGMENTS_KEPT: u64 = 3;
 
 /// A sweep over all that is older than its first record.
 #[derive(Default)]

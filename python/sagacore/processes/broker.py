@@ -22,6 +22,8 @@ TICK_AT_LEAST_S: Final = 0.1
 SEGMENT_BYTES_MIN: Final = 1 << 20
 """The largest transaction must fit, with what was gathered before it."""
 SEGMENT_BYTES_MAX: Final = 4 << 30
+SLOW_SYNC_US: Final = 1_000_000
+"""A write and sync of the log that takes longer is told: disks that are about to fail are often slow first."""
 log = logging.getLogger("sagacore.broker")
 
 
@@ -61,6 +63,7 @@ class Broker:
         self._hub = Hub(options.endpoint, self._receive)
         self._ticker: asyncio.TimerHandle | None = None
         self._ticked_ms = 0
+        self._is_slow = False
         self.failed: asyncio.Future[str] | None = None
 
     def open(self) -> None:
@@ -128,6 +131,7 @@ class Broker:
             self._ticked_ms = time_ms
             self._send(self._core.tick(time_ms))
             self._check()
+        self._watch_disk()
 
     def _check(self) -> None:
         assert self._core is not None
@@ -135,6 +139,21 @@ class Broker:
         poisoned = self._core.poisoned()
         if poisoned is not None and not self.failed.done():
             self.failed.set_result(poisoned)
+
+    def _watch_disk(self) -> None:
+        """Warn once while the log waits for its disk, and say when it has got over it."""
+        assert self._core is not None
+        figures = dict(self._core.log_figures())
+        is_slow = figures.get("commit_under_way_us", 0) > SLOW_SYNC_US
+        if is_slow and not self._is_slow:
+            log.warning(
+                "the disk of %s is slow: a write has taken over %.0f s, and everybody waits for it",
+                self.options.data,
+                SLOW_SYNC_US / 1e6,
+            )
+        elif self._is_slow and not is_slow:
+            log.warning("the disk goes on: its slowest write took %.1f s", figures["slowest_commit_us"] / 1e6)
+        self._is_slow = is_slow
 
 
 def run_broker(options: BrokerOptions) -> int:

@@ -39,7 +39,7 @@ impl FileDisk {
         let disk = Self::open_as(path, OFlags::RDWR)?;
         let directory = &disk.0;
         let kind = fs::fstatfs(&directory.file).map_err(|error| failed("look at", path, error))?.f_type as u64;
-        if let Some((_, kind)) = NETWORK.iter().find(|(number, _)| *number == kind & 0xffff_ffff) {
+        if let Some(kind) = network_file_system(kind) {
             return Err(LogError::Network { directory: path.display().to_string(), kind });
         }
         match fs::flock(&directory.file, FlockOperation::NonBlockingLockExclusive) {
@@ -72,6 +72,12 @@ impl FileDisk {
         let flags = flags | self.0.access | OFlags::CLOEXEC;
         fs::openat(&self.0.file, name, flags, Mode::RUSR | Mode::WUSR).map_err(disk_error)
     }
+}
+
+/// The name of a network file system, by the number that the kernel gives it; nothing for any other.
+fn network_file_system(kind: u64) -> Option<&'static str> {
+    // On some machines the number comes with its sign extended.
+    NETWORK.iter().find(|(number, _)| *number == kind & 0xffff_ffff).map(|(_, name)| *name)
 }
 
 /// Creates the directory and those above it, each durable in the one that holds it.
@@ -193,5 +199,19 @@ impl Disk for FileDisk {
     fn free_bytes(&self) -> Result<u64, DiskError> {
         let found = fs::fstatvfs(&self.0.file).map_err(disk_error)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers() {
+        assert_eq!(network_file_system(0x6969), Some("NFS"));
+        assert_eq!(network_file_system(0xffff_ffff_ff53_4d42), Some("CIFS"));
+        for local in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994] {
+            assert_eq!(network_file_system(local), None, "ext4, XFS, Btrfs, tmpfs");
+        }
     }
 }

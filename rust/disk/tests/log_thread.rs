@@ -164,6 +164,23 @@ fn a_failed_sync_stops_the_log_and_wakes_the_loop() {
 }
 
 #[test]
+fn a_commit_that_takes_long_is_seen_while_it_does() {
+    let directory = Directory::new();
+    let (disk, mut log) = start(&directory, config(SMALL), at_once());
+    wait_until(|| directory.segments() == 2);
+    let lsn = append(&mut log, b"quick");
+    wait_for(&log, lsn);
+    wait_until(|| log.figures().commit_under_way_us == 0);
+    disk.faults.sync_ms.store(200, Ordering::Relaxed);
+    let lsn = append(&mut log, b"slow");
+    wait_until(|| log.figures().commit_under_way_us > 50_000);
+    assert!(log.durable_lsn() < lsn);
+    wait_for(&log, lsn);
+    wait_until(|| log.figures().commit_under_way_us == 0);
+    assert!(log.figures().slowest_commit_us >= 200_000);
+}
+
+#[test]
 fn a_full_disk_is_said_and_got_over() {
     let directory = Directory::new();
     let (disk, mut log) = start(&directory, config(SMALL), at_once());

@@ -170,8 +170,10 @@ impl Inner {
         let opened =
             Opened { next_lsn, boot_epoch: found.boot_epoch, last_time_ms: found.last_time_ms, unclean: found.unclean };
         let first = self.core.open(opened, now_ms);
+        let is_new = found.next_lsn == 1;
         let text = format!(
-            "boot {}, {} records, {} sagas running, {} remembered, {}{}",
+            "{}boot {}, {} records, {} sagas running, {} remembered, {}{}",
+            if is_new { "a new log, " } else { "" },
             found.boot_epoch,
             frames,
             self.core.state().sagas.len(),
