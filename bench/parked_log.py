@@ -29,6 +29,7 @@ class Cores:
         self._broker = Broker(
             directory=str(folder),
             durability="os",
+            visibility="strict",
             segment_bytes=SEGMENT_BYTES,
             sync_interval_us=0,
             stuck_after_ms=60_000,

@@ -116,8 +116,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
         #[test]
-        fn it_is_a_map(steps in proptest::collection::vec(step(), 0..6_000)) {
+        fn it_is_a_map(steps in proptest::collection::vec(step(), 0..2_000)) {
             let (mut map, mut model) = (BySequence::default(), BTreeMap::new());
             let mut next = 0;
             for (value, step) in steps.into_iter().enumerate() {

@@ -10,7 +10,7 @@ import msgspec
 
 from sagacore.processes.log_tools import Cut, Found, Record
 
-SHOWN = ("pivoted", "wide", "deadline_ms", "ended_ms")
+SHOWN = ("pivoted", "wide", "wide_before", "relaxed", "deadline_ms", "ended_ms")
 
 
 def record_json(record: Record) -> str:
