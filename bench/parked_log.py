@@ -51,14 +51,13 @@ class Cores:
         is_quiet = False
         while not is_quiet:
             time_ms = now_ms()
-            frames = [
-                (identity, frame)
-                for identity, peer in self._peers.items()
-                for frame in iter(lambda peer=peer: peer.frame(time_ms), None)  # type: ignore[misc]
-            ]
+            frames = []
+            for identity, peer in self._peers.items():
+                while (frame := peer.frame(time_ms)) is not None:
+                    frames.append((identity, frame))
             answers = self._broker.receive(frames, time_ms) + self._broker.synced(time_ms)
-            for identity, frame in answers:
-                self._peers[identity].receive(frame, time_ms)
+            for identity, answer in answers:
+                self._peers[identity].receive(answer, time_ms)
             is_quiet = not frames and not answers
 
     def tick(self) -> None:
@@ -70,7 +69,7 @@ class Cores:
 
     def start(self, plan: int, keys: Sequence[bytes], inputs: Sequence[bytes], first: int) -> None:
         """Start sagas, and wait until the client may start more."""
-        self.client.start(plan, keys, inputs, first, True)
+        self.client.start(plan, keys, inputs, first, quiet=True)
         self.pump()
         while self.client.is_full:
             self.pump()

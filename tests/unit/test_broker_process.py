@@ -18,7 +18,7 @@ class Core:
         return list(self.figures.items())
 
 
-async def test_a_slow_disk_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture, endpoint: str) -> None:
+def test_a_slow_disk_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture, endpoint: str) -> None:
     broker, core = Broker(BrokerOptions(endpoint=endpoint, data=Path("/var/log-of-it"))), Core()
     broker._core = core  # type: ignore[assignment]
     caplog.set_level(logging.INFO)

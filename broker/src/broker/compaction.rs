@@ -50,7 +50,8 @@ impl Broker {
         // A sweep that found no room would be the end of the log.
         let has_room = self.room.is_none_or(|room| room.free_bytes >= self.state.copied_bytes() + segment_bytes);
         let kept = SEGMENTS_KEPT + 3 * self.state.copied_bytes() / (2 * segment_bytes.max(1));
-        if !has_room || self.compaction.job.is_some() || self.compaction.finished.is_some() || first_lsns.len() as u64 <= kept {
+        let is_busy = self.compaction.job.is_some() || self.compaction.finished.is_some();
+        if is_busy || !has_room || first_lsns.len() as u64 <= kept {
             return;
         }
         let bytes_max = COPY_BYTES.min((segment_bytes / COPY_SHARE) as usize);

@@ -93,8 +93,9 @@ pub fn recover<D: Disk + Clone>(
     })
 }
 
-/// Makes what is read of the segments what the disk has. All of them before the first is read: a disk gives much at a
-/// time sooner than a little, and while one is replayed the next ones come.
+/// Makes what is read of the segments what the disk has: those of a log that was only written may never have been
+/// synced, and from now on all that is read counts as durable. All of them before the first is read: a disk gives much
+/// at a time sooner than a little, and while one is replayed the next ones come.
 pub(super) fn settle<D: Disk>(disk: &D, numbers: &[u64]) -> Result<(), LogError> {
     for &number in numbers {
         let name = segment_name(number);

@@ -52,11 +52,7 @@ struct Damage {
     cut: Cut,
 }
 
-fn find<D: Disk>(
-    disk: &D,
-    names: &[String],
-    sink: &mut dyn FnMut(Entry<'_>),
-) -> Result<Option<Damage>, LogError> {
+fn find<D: Disk>(disk: &D, names: &[String], sink: &mut dyn FnMut(Entry<'_>)) -> Result<Option<Damage>, LogError> {
     let mut numbers = before_gap(names);
     let Some(&oldest) = numbers.first() else {
         return Err(LogError::MissingSegment { file: "every segment".to_owned() });

@@ -9,10 +9,10 @@ use crate::support::{CrashDisk, Kept, config, read_all};
 use crate::{SEGMENT_BYTES, digest};
 
 const ABOUT: [&str; 9] = [
-    "Golden logs, a folder each. A file's text is its length and the rows of 32 bytes that are not all zeros, each with",
-    "its offset, in hexadecimal; .hex is no part of its name.",
-    "reads: what a start reads of it, MARKs left out. digest: the CRC-32 of all records, each its type (1 byte), lsn (8),",
-    "time_ms (8), length (4) and payload, numbers little-endian. cut: the torn tail that a start cuts.",
+    "Golden logs, a folder each. A file's text is its length and the rows of 32 bytes that are not all zeros, each",
+    "with its offset, in hexadecimal; .hex is no part of its name.",
+    "reads: what a start reads of it, MARKs left out. digest: the CRC-32 of all records, each its type (1 byte),",
+    "lsn (8), time_ms (8), length (4) and payload, numbers little-endian. cut: the torn tail that a start cuts.",
     "refuses: the error by name, and what it says.",
     "repair: what a repair cuts of it, and what a start reads then; or the error.",
     "state: what a broker has in memory after a replay of the records.",

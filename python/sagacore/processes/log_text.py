@@ -83,12 +83,13 @@ def _details(message: Mapping[str, Any]) -> str:
     sets = [f"{key} {' '.join(message[key])}" for key in ("done", "active", "undo") if key in message]
     shown = [f"{key} {message[key]}" for key in SHOWN if message.get(key)]
     shown += message.get("flags", ())
-    sections = [
-        f"{name} {value} bytes" if isinstance(value, int) else f"{name} {json.dumps(_readable(value), default=_readable)}"
-        for name, value in message.get("sections", {}).items()
-    ]
-    details = [*sets, *shown, *sections]
+    details = [*sets, *shown, *(_section(name, value) for name, value in message.get("sections", {}).items())]
     return f": {', '.join(details)}" if details else ""
+
+
+def _section(name: str, value: int | bytes) -> str:
+    what = f"{value} bytes" if isinstance(value, int) else json.dumps(_readable(value), default=_readable)
+    return f"{name} {what}"
 
 
 def _readable(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Looking at a broker's log while no broker holds it: is it whole, what is in it, and cutting it where it is damaged."""
+"""A broker's log while no broker holds it: whether it is whole, what is in it, and cutting it where it is damaged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_STATUS: Final[dict[Verdict, int]] = {"healthy": 0, "damaged": 1, "torn": 3}
 MEANS: Final[dict[str, str]] = {
     "sealed": "the broker was stopped",
     "unclean": "the broker was killed, or still runs; a start loses nothing",
-    "torn": "the last write was cut off, and a start cuts it too; nothing in it was ever confirmed",
+    "torn": "the last write was cut off; a start cuts it. With durability sync, nothing in it was confirmed",
     "damaged": "a start refuses it: what is missing, or wrong, was confirmed",
 }
 
