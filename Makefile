@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTENSION := python/sagacore/_core.abi3.so
-RUST_FOLDERS := .cargo broker rust/core rust/disk rust/python
+RUST_FOLDERS := .cargo broker rust/core rust/disk rust/python rust/sim
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find $(RUST_FOLDERS) -name '*.rs' -o -name '*.toml')
 
 # What a user's shell may set must not change what is built here.
@@ -108,6 +108,17 @@ CHAOS_LIBRARY := target/release/libsagacore_chaos.so
 chaos: setup ## Kill, pause, cut and fill the shop on real processes, and audit it: SECONDS=60 SEED=1
 	cargo build --release --locked --quiet --package sagacore-chaos
 	$(BIN)/sagacore chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --library $(CHAOS_LIBRARY)
+
+SEEDS ?= 2000
+JOBS ?= 2
+
+.PHONY: simulate
+simulate: setup ## Run the cores under seeded faults: SEEDS=2000 JOBS=2
+	$(BIN)/sagacore simulate --seeds $(SEEDS) --jobs $(JOBS) --json
+
+.PHONY: mutants
+mutants: ## Break each rule on purpose: the simulator must notice every one
+	cargo run --profile fuzz --locked --package sagacore-sim --features mutations --bin mutants
 
 .PHONY: lock
 lock: $(BIN)/python ## Refresh the locked versions: Python's with hashes (requirements/*.txt), and Cargo.lock

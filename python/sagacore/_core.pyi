@@ -14,6 +14,7 @@ __all__ = [
     "LogError",
     "Plan",
     "PlanError",
+    "Simulation",
     "SlotTable",
     "Worker",
     "WorkerMisuse",
@@ -27,6 +28,7 @@ __all__ = [
     "log_dump",
     "log_repair",
     "log_verify",
+    "simulate_seed",
 ]
 
 __version__: str
@@ -70,6 +72,7 @@ def log_dump(
     directory: str, from_lsn: int, saga: str | None, bodies: bool, sink: Callable[[dict[str, Any]], None]
 ) -> tuple[str, str, list[tuple[str, int]]]: ...
 def log_repair(directory: str, is_confirmed: bool) -> tuple[str, list[tuple[str, int]]] | None: ...
+def simulate_seed(seed: int) -> tuple[list[str], bool]: ...
 
 @final
 class Broker:
@@ -166,6 +169,17 @@ class ClientCore:
     def resolve(self, correlation: int, saga: bytes, step: int, action: int, reason: str, result: bytes) -> None: ...
     def forget(self, correlation: int) -> None: ...
     def receive(self, frame: bytes, now_ms: int) -> list[_Event]: ...
+
+@final
+class Simulation:
+    def __new__(cls) -> Simulation: ...
+    def run(self, from_seed: int, seeds: int, jobs: int) -> list[str]: ...
+    @property
+    def seeds(self) -> int: ...
+    @property
+    def is_right(self) -> bool: ...
+    def json(self, seconds: float) -> str: ...
+    def lines(self, seconds: float) -> list[str]: ...
 
 @final
 class SlotTable:

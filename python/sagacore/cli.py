@@ -283,6 +283,49 @@ def graph(target: str, /) -> int:
     return 0
 
 
+@app.command
+def simulate(
+    *,
+    seeds: int = 100,
+    first: Annotated[int, Parameter(name="--from")] = 0,
+    seed: int | None = None,
+    jobs: int = 1,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Run the real cores under seeded faults, in virtual time, and check that nothing is lost and nothing done twice.
+
+    A seed that fails is printed with the command that replays it. The exit status is 1 if one failed, or if 1,000 seeds
+    or more did not meet every rare situation that they should.
+
+    Parameters
+    ----------
+    seeds
+        How many.
+    first
+        The first of them.
+    seed
+        Replay this one instead, and tell its story.
+    jobs
+        Threads.
+    as_json
+        Print one line of JSON for programs at the end.
+
+    """
+    from sagacore import _core
+    from sagacore.processes.simulate import simulate as run_seeds
+
+    if seeds < 1 or first < 0 or jobs < 1 or (seed or 0) < 0:
+        raise UsageError("SAGA-E506", "seeds and jobs are at least 1, a seed is at least 0", "--seeds 100 --from 0")
+    if seed is not None:
+        story, is_right = _core.simulate_seed(seed)
+        print("\n".join(story))
+        return 0 if is_right else 1
+    simulation = _core.Simulation()
+    for line in run_seeds(simulation, first, seeds, jobs, as_json=as_json):
+        print(line, flush=True)
+    return 0 if simulation.is_right else 1
+
+
 @log_app.command
 def verify(data: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> int:
     """Read every frame of a log and say whether it is whole. Nothing is changed.

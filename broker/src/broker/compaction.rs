@@ -4,6 +4,8 @@
 //!
 //! A sweep copies all that is live, and begins with the plans. So whatever a replay meets, it has met its plan before.
 
+use sagacore_core::mutation::{Mutation, is_broken};
+
 use super::{Broker, Record, RecordKind};
 use crate::state::{At, SagaRef, State};
 
@@ -101,7 +103,7 @@ impl Broker {
     /// The record before which everything may be deleted, once. Asked for after `synced`.
     pub fn released(&mut self) -> Option<u64> {
         let (before_lsn, copied_lsn) = self.compaction.finished?;
-        if copied_lsn > self.durable_lsn {
+        if copied_lsn > self.durable_lsn && !is_broken(Mutation::ReleasedBeforeCopied) {
             return None;
         }
         self.compaction.finished = None;
@@ -113,7 +115,7 @@ impl Rest {
     fn copy(&mut self, state: &mut State, at: At, bytes_max: usize, out: &mut Vec<u8>) {
         while out.len() < bytes_max {
             let Some(saga) = self.sagas.pop() else { break };
-            if state.sagas.contains_key(saga) {
+            if state.sagas.contains_key(saga) && !is_broken(Mutation::SagaNotCopied) {
                 state.copy_saga(saga, at, out);
             }
         }

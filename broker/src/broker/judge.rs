@@ -1,13 +1,14 @@
 //! What peers ask, judged: accepted into the record that is being gathered, or refused with nothing changed.
 
 use sagacore_core::limits::{KEY_BYTES_MAX, RETRY_LATER_MS_MAX};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
     BodyWriter, CauseCode, Flags, Header, Key, Kind, Message, Refusal, Role, SagaId, Section, Transaction,
     TransactionWriter,
 };
 
 use super::{Broker, Effect, Refused};
-use crate::state::{Abort, Place, SessionRef, TokenRef};
+use crate::state::{Abort, Place, SagaRef, SessionRef, TokenRef};
 
 type Judged = Result<(), Refused>;
 
@@ -60,7 +61,7 @@ impl Broker {
         }
         let correlation = header.amount.get();
         if let Some((sequence, same)) = self.state.known_start(header.plan.get(), sections) {
-            if !same {
+            if !same && !is_broken(Mutation::KeyConflictIgnored) {
                 return Err(Refused(Refusal::KeyConflict, "the key was used with another plan or input"));
             }
             self.attach_to(session, correlation, sequence, !header.has(Flags::QUIET));
@@ -148,34 +149,47 @@ impl Broker {
     fn authorize(&self, session: SessionRef, token: TokenRef) -> Judged {
         let token = &self.state.tokens[token];
         let Some(session) = self.queues.sessions.get(session) else { return Err(STALE) };
-        let allowed = if token.kind.is_for_coordinator() {
-            session.role == Role::Coordinator
-        } else {
-            let services = &self.state.plan_of(token.saga).services;
-            session.service == services.get(usize::from(token.position)).copied()
-        };
+        let allowed = is_broken(Mutation::SendersNotChecked)
+            || if token.kind.is_for_coordinator() {
+                session.role == Role::Coordinator
+            } else {
+                let services = &self.state.plan_of(token.saga).services;
+                session.service == services.get(usize::from(token.position)).copied()
+            };
         let reason = "the sender neither serves this step nor coordinates";
         if allowed { Ok(()) } else { Err(Refused(Refusal::Forbidden, reason)) }
     }
 
     fn move_on(&mut self, session: SessionRef, transaction: &Transaction<'_>, time_ms: u64) -> Judged {
-        self.find_all(transaction.consumes)?;
+        let found = self.find_all(transaction.consumes);
+        if is_broken(Mutation::StaleForwardApplied) && found.is_err() {
+            return self.accept_stale(transaction, time_ms);
+        }
+        found?;
         let first = self.consumed[0];
         self.authorize(session, first)?;
         let mismatch = |refusal| Refused(refusal, "what it publishes is not what the plan says");
         self.state.expect(&self.consumed, &mut self.expected).map_err(mismatch)?;
         self.state.check(first, &self.expected, transaction.messages()).map_err(mismatch)?;
-        self.accept(transaction, time_ms);
+        self.accept(self.state.tokens[first].saga, transaction, time_ms);
+        self.note_applied(time_ms);
+        Ok(())
+    }
+
+    /// What must never be, and is where the rule is broken on purpose.
+    fn accept_stale(&mut self, transaction: &Transaction<'_>, time_ms: u64) -> Judged {
+        let saga = transaction.consumes.first().and_then(|key| self.state.saga(key.saga)).ok_or(STALE)?;
+        self.accept(saga, transaction, time_ms);
         self.note_applied(time_ms);
         Ok(())
     }
 
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
-    fn accept(&mut self, transaction: &Transaction<'_>, time_ms: u64) {
+    fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
         let at = self.at(time_ms);
-        self.state.advance(&self.consumed, transaction, at, &mut self.applied);
+        self.state.advance(saga, &self.consumed, transaction, at, &mut self.applied);
     }
 
     /// A step was rejected or given up: the abort that follows is the same record (rule 5).
@@ -186,7 +200,11 @@ impl Broker {
         message: &Message<'_>,
         time_ms: u64,
     ) -> Judged {
-        self.find_all(transaction.consumes)?;
+        let found = self.find_all(transaction.consumes);
+        if is_broken(Mutation::StaleAbortApplied) && found.is_err() {
+            return self.fail_stale(transaction, message, time_ms);
+        }
+        found?;
         let (first, header) = (self.consumed[0], message.header);
         self.authorize(session, first)?;
         let token = &self.state.tokens[first];
@@ -202,13 +220,26 @@ impl Broker {
         let clean = header.has(Flags::CLEAN);
         let is_pivot = self.state.plan_of(saga).plan.pivot == Some(step);
         let past_pivot = self.state.sagas[saga].pivoted;
-        if past_pivot || (is_pivot && !clean) {
+        let given_up = is_pivot && !clean && !is_broken(Mutation::PivotGivenUp);
+        if past_pivot || given_up || (is_pivot && is_broken(Mutation::PivotRejectionRefused)) {
             return Err(Refused(Refusal::TooLate, "at its pivot a saga is not given up, past it not rejected"));
         }
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause, clean_step: clean.then_some(step) }, at, &mut self.applied);
+        self.note_applied(time_ms);
+        Ok(())
+    }
+
+    /// See `accept_stale`.
+    fn fail_stale(&mut self, transaction: &Transaction<'_>, message: &Message<'_>, time_ms: u64) -> Judged {
+        let saga = self.state.saga(message.header.saga).ok_or(STALE)?;
+        let cause = message.sections().get(Section::CAUSE).unwrap_or_default();
+        self.batch.extend_from_slice(transaction.bytes());
+        self.applied.clear();
+        let at = self.at(time_ms);
+        self.state.abort(saga, Abort { cause, clean_step: None }, at, &mut self.applied);
         self.note_applied(time_ms);
         Ok(())
     }
@@ -239,7 +270,7 @@ impl Broker {
                 is_there && !self.consumed.contains(token)
             })
             .collect();
-        if !beside.is_empty() {
+        if !beside.is_empty() && !is_broken(Mutation::BlindSpill) {
             // They come again one behind the other: apart, they might never meet in a table that is full.
             self.queues.gather(&mut self.state, &self.consumed, &beside);
             return Err(STALE);
@@ -315,7 +346,7 @@ impl Broker {
         }
         transaction.finish();
         if let Ok((transaction, _)) = Transaction::parse(&bytes) {
-            self.accept(&transaction, time_ms);
+            self.accept(self.state.tokens[token].saga, &transaction, time_ms);
             self.note_decided(time_ms);
         }
         Ok(())

@@ -16,6 +16,7 @@ mod watermark;
 use std::collections::VecDeque;
 
 use sagacore_core::limits::{HEARTBEAT_MS, SESSIONS_MAX};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction, TransactionWriter, Transactions};
 
 use crate::delivery::{Fifo, Queues, answer};
@@ -244,7 +245,9 @@ impl Broker {
             self.refused += 1
         }
         for key in transaction.consumes {
-            let Some(token) = self.state.pending(key) else { continue };
+            let Some(token) = self.state.pending(key).filter(|_| !is_broken(Mutation::RefusedKeepsLease)) else {
+                continue;
+            };
             if refusal == Refusal::Stale {
                 // It was answered, only too late or too early: that is no sign of a message that nobody can handle.
                 self.state.tokens[token].unanswered = 0;
@@ -361,7 +364,7 @@ impl Broker {
 
     fn tick_deadlines(&mut self, time_ms: u64) {
         for plan in 0..self.deadlines.len() {
-            while self.batch.len() < self.config.record_bytes {
+            while self.batch.len() < self.config.record_bytes && !is_broken(Mutation::DeadlineNeverExpires) {
                 let sagas = &self.state.sagas;
                 let due = self.deadlines[plan].pop_due(time_ms, |saga| sagas.contains_key(saga));
                 let Some(saga) = due else { break };
@@ -384,7 +387,7 @@ impl Broker {
 
     /// A notice, not a state: the saga goes on, and an operator should look.
     fn list_as_stuck(&mut self, saga: SagaRef) {
-        if std::mem::replace(&mut self.state.sagas[saga].stuck, true) {
+        if is_broken(Mutation::StuckNeverListed) || std::mem::replace(&mut self.state.sagas[saga].stuck, true) {
             return;
         }
         if self.stuck.len() >= self.sweep_stuck_at {
@@ -431,7 +434,11 @@ impl Broker {
         for session in self.judged.drain(..) {
             let Some(found) = self.queues.sessions.get_mut(session) else { continue };
             found.confirmed = found.judged;
-            self.effects.push_back((lsn, Effect::Confirm { session, number: found.judged }));
+            let confirm = Effect::Confirm { session, number: found.judged };
+            match is_broken(Mutation::ConfirmedBeforeDurable) {
+                true => self.effects.push_front((0, confirm)),
+                false => self.effects.push_back((lsn, confirm)),
+            }
         }
         if self.batch.is_empty() {
             let copies = self.compact(time_ms);
@@ -464,7 +471,8 @@ impl Broker {
     }
 
     fn settle(&mut self, time_ms: u64) {
-        while self.effects.front().is_some_and(|&(lsn, _)| lsn <= self.durable_lsn) {
+        let visible_lsn = if is_broken(Mutation::VisibleBeforeDurable) { u64::MAX } else { self.durable_lsn };
+        while self.effects.front().is_some_and(|&(lsn, _)| lsn <= visible_lsn) {
             if let Some((_, effect)) = self.effects.pop_front() {
                 self.perform(effect);
             }
@@ -529,6 +537,7 @@ impl Broker {
         let enough = |room: Room| {
             let needed = self.state.reserved_bytes + self.state.copied_bytes() + 3 * room.segment_bytes;
             room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
+                || is_broken(Mutation::RoomIgnored)
         };
         if self.state.sagas.len() >= sagacore_core::limits::SAGAS_MAX {
             Some("the broker is full: no new saga now, so many are running")

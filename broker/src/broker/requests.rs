@@ -1,6 +1,7 @@
 //! What clients and operators ask of a saga, answered by the broker: status, outcome, cancel, resolve; and counters.
 
 use sagacore_core::limits::{REASON_BYTES_MAX, SECTION_BYTES_MAX};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
     CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode,
 };
@@ -119,7 +120,9 @@ impl Broker {
         let Some(outcome) = self.state.outcomes.get(sequence) else {
             return self.answer_status(session, correlation, sequence);
         };
-        let mut header = answer(Kind::Result, correlation, outcome.code.code());
+        let turned = is_broken(Mutation::OutcomeTurned) && sequence % 32 == 7;
+        let code = if turned { OutcomeCode::Completed } else { outcome.code };
+        let mut header = answer(Kind::Result, correlation, code.code());
         header.saga = outcome.id;
         header.plan = outcome.plan.into();
         self.queues.sessions.send_encoded(session, header, &outcome.body);
@@ -224,7 +227,7 @@ impl Broker {
         let kind = self.state.tokens[token].kind;
         match (header.active.get(), kind) {
             // What is not durable yet is on its way, and must not be seen before.
-            (RETRY, _) if self.state.tokens[token].place == Place::Held => {}
+            (RETRY, _) if self.state.tokens[token].place == Place::Held && !is_broken(Mutation::RetryMakesVisible) => {}
             (RETRY, _) => {
                 self.state.tokens[token].unanswered = 0;
                 self.queues.enqueue(&mut self.state, token);

@@ -10,6 +10,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use slotmap::SecondaryMap;
 
 use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Header, Kind, Role, Section};
 
 use super::{Sessions, Slices};
@@ -197,7 +198,9 @@ impl Queues {
 
     /// Takes back the lease of a session on a token.
     pub fn release(&mut self, state: &mut State, token: TokenRef, session: SessionRef, now_ms: u64) -> Released {
-        if !is_leased(state, token, session) {
+        let in_memory = state.tokens.get(token).is_some_and(|token| matches!(token.kind, Kind::Done | Kind::Undone))
+            && is_broken(Mutation::ArrivalsInMemory);
+        if !is_leased(state, token, session) || in_memory {
             return Released::Again;
         }
         self.redeliveries += 1;
@@ -208,7 +211,11 @@ impl Queues {
         }
         let delay_ms = (BACKOFF_FIRST_MS << (unanswered - 1).min(16)).min(BACKOFF_LAST_MS);
         self.delay(state, token, now_ms + delay_ms);
-        if unanswered >= DELIVERIES_MAX { Released::OverLimit(token) } else { Released::Again }
+        if unanswered >= DELIVERIES_MAX && !is_broken(Mutation::DeliveryLimitIgnored) {
+            Released::OverLimit(token)
+        } else {
+            Released::Again
+        }
     }
 
     /// Delivers a token again at this time.
@@ -220,7 +227,7 @@ impl Queues {
     /// Ends delays and leases whose time has come.
     pub fn tick(&mut self, state: &mut State, now_ms: u64, over_limit: &mut Vec<TokenRef>) {
         while let Some(&Reverse((due_ms, token))) = self.delayed.peek() {
-            if due_ms > now_ms {
+            if due_ms > now_ms || is_broken(Mutation::DelayNeverEnds) {
                 break;
             }
             self.delayed.pop();
@@ -291,7 +298,11 @@ impl Queues {
         let Some(to) = self.sessions.get_mut(session) else { return };
         to.delivered += 1;
         let is_service = to.role == Role::Service;
-        let due_ms = if is_service { now_ms + to.lease_ms + LEASE_QUEUE_MS } else { u64::MAX };
+        let due_ms = if is_service && !is_broken(Mutation::LeaseNeverEnds) {
+            now_ms + to.lease_ms + LEASE_QUEUE_MS
+        } else {
+            u64::MAX
+        };
         to.leases.push(due_ms, token, |token| is_leased(state, token, session));
         if to.needs_plan(plan) {
             let registered = state.plans.get(plan);
@@ -330,7 +341,8 @@ fn undelivered_beside(state: &State, token: TokenRef) -> Vec<TokenRef> {
     let is_beside = |&other: &TokenRef| {
         let is_other = other != token;
         let other = &state.tokens[other];
-        let undelivered = matches!(other.place, Place::Spilled | Place::Ready | Place::Delayed);
+        let undelivered = matches!(other.place, Place::Spilled | Place::Ready | Place::Delayed)
+            && !(other.place == Place::Spilled && is_broken(Mutation::SpilledNotRecalled));
         is_other && undelivered && other.kind == found.kind && other.block() == found.block()
     };
     state.tokens_of(found.saga).filter(is_beside).collect()

@@ -7,6 +7,7 @@ use slotmap::SlotMap;
 use sagacore_core::limits::{
     FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, PUBLISHES_MAX, TRANSACTION_BYTES_MAX,
 };
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{BodyWriter, Header, Role, Section, TransactionWriter, write_encoded, write_message};
 
 use super::Fifo;
@@ -215,7 +216,8 @@ impl Sessions {
 
     /// The sessions of peers that were silent for too long.
     pub fn silent(&self, now_ms: u64) -> Vec<SessionRef> {
-        let silent = self.sessions.iter().filter(|(_, session)| session.is_dead(now_ms));
+        let is_silent = |session: &Session| session.is_dead(now_ms) && !is_broken(Mutation::SilenceTolerated);
+        let silent = self.sessions.iter().filter(|(_, session)| is_silent(session));
         silent.map(|(session, _)| session).collect()
     }
 

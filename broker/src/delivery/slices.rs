@@ -1,6 +1,7 @@
 //! One owner (rule 14): the slices of the id space, dealt to the coordinators that are connected.
 
 use sagacore_core::limits::SLICES;
+use sagacore_core::mutation::{Mutation, is_broken};
 
 use crate::state::SessionRef;
 
@@ -37,7 +38,9 @@ impl Slices {
 
     pub fn leave(&mut self, coordinator: SessionRef) {
         self.coordinators.retain(|&other| other != coordinator);
-        self.deal();
+        if !is_broken(Mutation::SlicesNotDealtAgain) {
+            self.deal();
+        }
     }
 
     /// Deals evenly, and moves no slice without need.

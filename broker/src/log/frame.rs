@@ -19,6 +19,7 @@
 //! The checksum and `previous` together make a chain, and each frame can still be verified by itself. Length, checksum,
 //! version and tag keep their places in every later version.
 
+use sagacore_core::mutation::{Mutation, is_broken};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -185,7 +186,8 @@ pub fn read_header(bytes: &[u8; FRAME_HEADER_BYTES], seed: u32, bytes_left: u64)
 pub fn verify(frame: &[u8], seed: u32) -> Result<(), Fault> {
     let (length, rest) = frame.split_at(4);
     let (stated, rest) = rest.split_at(4);
-    if checksum(seed, &[length, rest]).to_le_bytes() == stated { Ok(()) } else { Err(Fault::Checksum) }
+    let is_right = checksum(seed, &[length, rest]).to_le_bytes() == stated;
+    if is_right || is_broken(Mutation::ChecksumNotChecked) { Ok(()) } else { Err(Fault::Checksum) }
 }
 
 #[cfg(test)]

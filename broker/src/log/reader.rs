@@ -1,5 +1,7 @@
 //! Reads the frames of one segment, in windows: a segment is larger than what should be in memory for it.
 
+use sagacore_core::mutation::{Mutation, is_broken};
+
 use super::disk::Disk;
 use super::error::{During, LogError};
 use super::frame::{self, FRAME_HEADER_BYTES, FRAME_VERSION, Fault, FrameHeader, FrameType, Statement};
@@ -188,7 +190,8 @@ impl Chain {
         };
         let is_start = !self.has_frames && segment != super::segment::FIRST_SEGMENT;
         let lsn = self.last_lsn + u64::from(kind != FrameType::Mark);
-        let follows = header.lsn.get() == lsn && header.previous.get() == self.last_checksum;
+        let is_chained = header.previous.get() == self.last_checksum || is_broken(Mutation::StaleTailAccepted);
+        let follows = header.lsn.get() == lsn && is_chained;
         if !(is_start || follows) || header.boot_epoch.get() < self.boot_epoch {
             return Ok(Err(Fault::Chain));
         }

@@ -1,5 +1,7 @@
 //! What happens to the log at a start: it is read, a torn tail is cut, damage is refused.
 
+use sagacore_core::mutation::{Mutation, is_broken};
+
 use super::disk::{Disk, DiskError};
 use super::error::{During, LogError};
 use super::frame::{Fault, FrameType};
@@ -232,7 +234,7 @@ impl Walk {
 
     /// Whether what follows the end is damage, and not a tail that was never durable.
     pub fn refuse_damage(&self, numbers: &[u64], beyond: &Beyond) -> Result<(), LogError> {
-        if let Some(later_lsn) = beyond.evidence {
+        if let Some(later_lsn) = beyond.evidence.filter(|_| !is_broken(Mutation::CutOnAnyChecksum)) {
             let Cut { file, offset, lsn, fault, .. } = self.describe_cut(beyond);
             return Err(LogError::Damaged { file, offset, lsn, fault, later_lsn });
         }
@@ -256,7 +258,8 @@ impl Walk {
     /// Overwrites the tail with zeros, synced, so that nothing of it is ever read again. `None` if there was nothing.
     pub fn cut<D: Disk>(&self, disk: &D, beyond: &Beyond) -> Result<Option<Cut>, LogError> {
         let cut = self.tail(disk, beyond)?;
-        if cut.is_some() {
+        let stays = is_broken(Mutation::TailNotZeroed) || is_broken(Mutation::StaleTailAccepted);
+        if cut.is_some() && !stays {
             Reader::open(disk, self.end.segment)?.zero(self.end.offset, beyond.used_to)?;
         }
         Ok(cut)

@@ -16,6 +16,7 @@
 //! Files: `%016x.seg` in use or ready to be; `%016x.free` given up and kept; `.tmp` in the making; `.broken` set aside
 //! by a repair. Magic, version and checksum keep their places in every later version.
 
+use sagacore_core::mutation::{Mutation, is_broken};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -84,7 +85,7 @@ impl SegmentHeader {
 
     /// What seeds the checksums of the segment's frames.
     pub fn seed(&self) -> u32 {
-        self.checksum.get()
+        if is_broken(Mutation::ChecksumNotSeeded) { 0 } else { self.checksum.get() }
     }
 
     /// Reads and checks the header of segment `number`, and the file's length.
@@ -185,7 +186,9 @@ impl<D: Disk> Preparation<D> {
         }
         let number = self.header.number.get();
         self.disk.rename(&name, &segment_name(number)).during("rename", &name)?;
-        self.disk.sync_directory().during("sync the directory of", &segment_name(number))?;
+        if !is_broken(Mutation::NameNotSynced) {
+            self.disk.sync_directory().during("sync the directory of", &segment_name(number))?;
+        }
         Ok(Some(Prepared { number, file, seed: self.header.seed(), bytes }))
     }
 

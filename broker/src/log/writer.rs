@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use sagacore_core::mutation::{Mutation, is_broken};
 use zerocopy::IntoBytes;
 
 use super::disk::{Disk, DiskError};
@@ -121,7 +122,7 @@ impl<D: Disk + Clone> Writer<D> {
             boot_epoch: self.boot_epoch.into(),
             lsn: lsn.into(),
             time_ms: time_ms.into(),
-            durable_lsn: self.synced_lsn.into(),
+            durable_lsn: if is_broken(Mutation::DurableLsnNotStated) { 0 } else { self.synced_lsn }.into(),
             previous: self.last_checksum.into(),
             ..FrameHeader::default()
         };
@@ -175,10 +176,13 @@ impl<D: Disk + Clone> Writer<D> {
         if freed == 0 {
             return Ok(0);
         }
+        let first = usize::from(is_broken(Mutation::MiddleSegmentDeleted));
         let numbers: Vec<(u64, u64)> =
-            self.segments.drain(..freed).map(|segment| (segment.number, segment.bytes)).collect();
+            self.segments.drain(first..freed + first).map(|segment| (segment.number, segment.bytes)).collect();
         self.note()?;
-        self.sync()?;
+        if !is_broken(Mutation::ReleasedBeforeCopied) {
+            self.sync()?;
+        }
         for (number, bytes) in numbers {
             let given_up = self.give_up(number, bytes);
             self.poison_on(given_up)?;
@@ -353,16 +357,25 @@ impl<D: Disk + Clone> Writer<D> {
             return Ok(());
         }
         let end = self.offset + self.buffer.len() as u64;
-        let padding = end.next_multiple_of(SECTOR_BYTES) - end;
+        let is_padded = !is_broken(Mutation::SyncedSectorRewritten);
+        let padding = if is_padded { end.next_multiple_of(SECTOR_BYTES) - end } else { 0 };
         self.buffer.resize(self.buffer.len() + padding as usize, 0);
         self.write()?;
         let before = self.unsynced.iter().try_for_each(|file| self.disk.sync(file));
-        let synced = before.and_then(|()| self.disk.sync(&self.file)).during("sync", &self.current_name());
+        let synced = before.and_then(|()| self.sync_current()).during("sync", &self.current_name());
         self.poison_on(synced)?;
         self.unsynced.clear();
         self.is_unsynced = false;
         self.synced_lsn = self.written_lsn;
         Ok(())
+    }
+
+    fn sync_current(&self) -> Result<(), DiskError> {
+        if is_broken(Mutation::SyncSkipped) && self.last_lsn.is_multiple_of(4) {
+            return Ok(());
+        }
+        let synced = self.disk.sync(&self.file);
+        if is_broken(Mutation::SyncRetried) { synced.or_else(|_| self.disk.sync(&self.file)) } else { synced }
     }
 
     /// Goes on in the next segment. What the current one holds is as durable as the setting says first.
@@ -394,6 +407,9 @@ impl<D: Disk + Clone> Writer<D> {
             self.free.push(free);
         } else {
             self.disk.remove(&name).during("remove", &name)?;
+        }
+        if is_broken(Mutation::GivenUpNameNotSynced) {
+            return Ok(());
         }
         self.disk.sync_directory().during("sync the directory of", &name)
     }

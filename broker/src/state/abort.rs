@@ -1,6 +1,7 @@
 //! Abort, as one record (rule 5): whoever asks, every pending token of the attempt goes and one REVOKED comes.
 
 use sagacore_core::limits::REASON_BYTES_MAX;
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{BodyWriter, CauseCode, Header, Kind, Section, Sections};
 
 use super::{Applied, At, Phase, SagaRef, State};
@@ -17,18 +18,20 @@ pub struct Abort<'a> {
 impl State {
     /// Whether an abort may still come: the saga goes forward, and its pivot was never delivered.
     pub fn may_abort(&self, saga: SagaRef) -> bool {
-        self.sagas[saga].phase == Phase::Forward && !self.is_deciding(saga)
+        let is_forward = self.sagas[saga].phase == Phase::Forward || is_broken(Mutation::AbortOfUndoing);
+        is_forward && !self.is_deciding(saga)
     }
 
     /// Whether the pivot was delivered or is done: only the pivot itself can still say no.
     pub fn is_deciding(&self, saga: SagaRef) -> bool {
         if self.sagas[saga].pivoted {
-            return true;
+            return !is_broken(Mutation::AbortPastPivot);
         }
         let Some(pivot) = self.plan_of(saga).plan.pivot else { return false };
         self.tokens_of(saga).any(|token| {
             let token = &self.tokens[token];
-            token.kind == Kind::Run && token.position == u16::from(pivot) && token.deliveries > 0
+            let is_pivot = token.kind == Kind::Run && token.position == u16::from(pivot);
+            is_pivot && token.deliveries > 0 && !is_broken(Mutation::AbortWhileDeciding)
         })
     }
 
@@ -42,7 +45,7 @@ impl State {
         for token in self.tokens_of(saga) {
             let token = &self.tokens[token];
             done |= token.done;
-            active |= token.active;
+            active |= if is_broken(Mutation::AbortSetWithoutActive) { 0 } else { token.active };
             let input = || Sections::parse(&token.body).ok()?.get(Section::INPUT);
             if let Some(input) = (!has_input).then(input).flatten() {
                 writer.section(Section::INPUT, input);

@@ -2,6 +2,7 @@
 
 use slotmap::Key as _;
 
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Section, Sections, Transaction};
 
 use super::splice::splice;
@@ -69,9 +70,15 @@ impl State {
         added
     }
 
-    /// Consumes tokens of one saga and publishes what the transaction carries, which has been checked.
-    pub fn advance(&mut self, consumed: &[TokenRef], transaction: &Transaction<'_>, at: At, out: &mut Applied) {
-        let saga = self.tokens[consumed[0]].saga;
+    /// Consumes tokens of a saga and publishes what the transaction carries, which has been checked.
+    pub fn advance(
+        &mut self,
+        saga: SagaRef,
+        consumed: &[TokenRef],
+        transaction: &Transaction<'_>,
+        at: At,
+        out: &mut Applied,
+    ) {
         let mut ended = None;
         for message in transaction.messages() {
             let body = self.body(saga, consumed, &message);
@@ -178,8 +185,9 @@ impl State {
                 let mut consumed = std::mem::take(&mut self.consumed);
                 consumed.clear();
                 consumed.extend(transaction.consumes.iter().map_while(|key| self.pending(key)));
-                if !consumed.is_empty() && consumed.len() == transaction.consumes.len() {
-                    self.advance(&consumed, transaction, at, out);
+                if let Some(&first) = consumed.first().filter(|_| consumed.len() == transaction.consumes.len()) {
+                    let saga = self.tokens[first].saga;
+                    self.advance(saga, &consumed, transaction, at, out);
                 }
                 self.consumed = consumed;
             }
@@ -222,7 +230,7 @@ impl State {
     /// input are the same.
     pub fn known_start(&self, plan: u64, sections: Sections<'_>) -> Option<(u64, bool)> {
         let key_hash = self.hash_key(sections.get(Section::KEY).unwrap_or_default());
-        let sequence = self.sequence_of_key(key_hash)?;
+        let sequence = self.sequence_of_key(key_hash).filter(|_| !is_broken(Mutation::StartsNotDeduplicated))?;
         let digest = self.digest(plan, sections.get(Section::INPUT).unwrap_or_default());
         let known = match self.saga_by_sequence(sequence) {
             Some(saga) => self.sagas[saga].digest,

@@ -4,6 +4,7 @@
 //! follows from the plan. Forged and edited headers therefore change nothing.
 
 use sagacore_core::limits::EDGES_PER_BLOCK;
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::plan::{Graph, Target};
 use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Refusal};
 
@@ -123,10 +124,11 @@ impl State {
         let kind = self.tokens[consumed].kind;
         let largest = self.plan_of(self.tokens[consumed].saga).plan.token_bytes_max;
         for (message, expected) in messages.zip(expected) {
-            if !expected.is_met_by(message.header, &of) || !may_carry(kind, message.header) {
+            let is_right = expected.is_met_by(message.header, &of) || is_broken(Mutation::HeadersNotChecked);
+            if !is_right || !may_carry(kind, message.header) {
                 return Err(Refusal::Mismatch);
             }
-            if message.header.length.get() as usize > largest {
+            if message.header.length.get() as usize > largest && !is_broken(Mutation::SizesNotChecked) {
                 return Err(Refusal::TooLarge);
             }
         }

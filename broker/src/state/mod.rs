@@ -73,6 +73,13 @@ pub struct Saga {
     pub attached: Vec<(SessionRef, u64)>,
 }
 
+impl Saga {
+    /// It turned round, or passed its pivot: it must end soon.
+    pub fn has_turned(&self) -> bool {
+        self.phase == Phase::Undoing || self.pivoted
+    }
+}
+
 /// Where a pending token is. Volatile: after a restart every token is `Held` until the log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use sagacore_core::limits::{OUTCOMES_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_MS};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{OutcomeCode, SagaId};
 
 use super::by_sequence::BySequence;
@@ -73,6 +74,9 @@ impl Outcomes {
 
     /// Remembers an outcome, or replaces it where it is known.
     pub fn add(&mut self, outcome: Outcome) {
+        if is_broken(Mutation::OutcomeNotRemembered) {
+            return;
+        }
         let sequence = outcome.id.sequence.get();
         if let Some(number) = self.by_sequence.get(sequence) {
             let known = &mut self.ring[(number - self.forgotten) as usize];

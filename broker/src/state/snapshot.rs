@@ -20,6 +20,7 @@ use slotmap::Key as _;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::plan::Plan;
 use sagacore_core::wire::{HEADER_BYTES, Message, OutcomeCode, SagaId, padded, write_encoded};
 
@@ -154,7 +155,9 @@ impl State {
         let mut next = from;
         while (next as usize) < self.plans.len() && out.len() < bytes_max {
             let registered = self.plans.get(next);
-            item(out, PLAN, |out| out.extend_from_slice(&registered.definition));
+            if !is_broken(Mutation::PlanNotCopied) {
+                item(out, PLAN, |out| out.extend_from_slice(&registered.definition));
+            }
             self.plans.copied(next as usize, at.lsn);
             next += 1;
         }
@@ -194,7 +197,7 @@ impl State {
                 break;
             }
             place += 1;
-            if outcome.oldest_lsn >= before_lsn {
+            if outcome.oldest_lsn >= before_lsn || is_broken(Mutation::OutcomeNotCopied) {
                 continue;
             }
             outcome.oldest_lsn = at.lsn;

@@ -1,6 +1,7 @@
 //! Bodies that a coordinator names without seeing them: put together from what its transaction consumes.
 
 use sagacore_core::limits::STEPS_MAX;
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::plan::Plan;
 use sagacore_core::wire::{BodyWriter, Header, Kind, OutcomeCode, Section, Sections};
 
@@ -37,7 +38,7 @@ pub fn splice(plan: &Plan, header: &Header, bodies: &[&[u8]], out: &mut Vec<u8>)
     }
     for &key in wanted.others {
         if key == Section::SKIPPED {
-            if let Some(all) = skipped(bodies) {
+            if let Some(all) = skipped(bodies).filter(|_| !is_broken(Mutation::SkipNotTold)) {
                 body.section(key, &all);
             }
         } else if let Some(value) = find(key) {

@@ -5,6 +5,7 @@ pub mod client;
 pub mod coordinator;
 pub mod fence;
 pub mod limits;
+pub mod mutation;
 pub mod peer;
 pub mod plan;
 pub mod table;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MS, PATIENCE_MS, SUBSCRIBE_AGAIN_MS};
+use crate::mutation::{Mutation, is_broken};
 use crate::wire::{BodyWriter, Header, Kind, Message, Refusal, Role, Section, TransactionWriter};
 
 /// Who a peer is and what it asks for.
@@ -242,7 +243,9 @@ impl Peer {
         self.said_ms = now_ms;
         self.granted = self.options.credit;
         self.announced = self.options.credit;
-        self.outbox.replay();
+        if !is_broken(Mutation::OutboxForgets) {
+            self.outbox.replay();
+        }
         Heard::Welcome
     }
 

@@ -181,7 +181,10 @@ impl Inner {
             if found.unclean { "after an unclean stop" } else { "after a clean stop" },
             found.cut.as_ref().map_or(String::new(), |cut| format!(", a torn tail cut at LSN {}", cut.lsn)),
         );
-        self.log = Some(Log { thread, disk, segment_bytes: config.segment_bytes });
+        let log = Log { thread, disk, segment_bytes: config.segment_bytes };
+        // Before anybody asks for a new saga.
+        self.core.set_room(log.room());
+        self.log = Some(log);
         if let Some(record) = first {
             self.write(record, now_ms);
         }

@@ -8,6 +8,7 @@ mod fence;
 mod log_dump;
 mod log_tools;
 mod plan;
+mod simulation;
 mod table;
 mod worker;
 
@@ -30,6 +31,8 @@ mod _core {
     use super::log_tools::{log_repair, log_verify};
     #[pymodule_export]
     use super::plan::{Plan, PlanError, compile_plan, fingerprint, limits};
+    #[pymodule_export]
+    use super::simulation::{Simulation, simulate_seed};
     #[pymodule_export]
     use super::table::SlotTable;
     #[pymodule_export]

@@ -28,11 +28,6 @@ struct State {
     /// Bytes that all files together may have.
     capacity: Option<u64>,
     fails_next_sync: bool,
-    /// Every fourth sync does nothing and says that it did.
-    skips_syncs: bool,
-    /// Names are never synced.
-    skips_names: bool,
-    syncs: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -111,11 +106,16 @@ impl File {
 }
 
 impl SimDisk {
-    /// Another disk with the same files, of which nothing fails.
+    /// Another disk with the same files as they are read now, of which nothing fails.
     pub fn copy(&self) -> Self {
-        let mut state = self.0.borrow().clone();
-        (state.fuse, state.capacity, state.fails_next_sync) = (None, None, false);
-        Self(Rc::new(RefCell::new(state)))
+        let state = self.0.borrow();
+        let files = state.names.values().map(|&file| {
+            let live = state.files[file].live.clone();
+            File { durable: live.clone(), live, dirty: BTreeSet::new() }
+        });
+        let files: Vec<File> = files.collect();
+        let names: BTreeMap<String, usize> = state.names.keys().cloned().zip(0..).collect();
+        Self(Rc::new(RefCell::new(State { files, durable_names: names.clone(), names, ..State::default() })))
     }
 
     /// The power is cut and comes back.
@@ -149,12 +149,6 @@ impl SimDisk {
         state.capacity = bytes.map(|bytes| state.used() + bytes);
     }
 
-    /// From now on it does not do all that it says.
-    pub fn set_lies(&self, skips_syncs: bool, skips_names: bool) {
-        let mut state = self.0.borrow_mut();
-        (state.skips_syncs, state.skips_names) = (skips_syncs, skips_names);
-    }
-
     pub fn fail_next_sync(&self) {
         self.0.borrow_mut().fails_next_sync = true;
     }
@@ -170,6 +164,18 @@ impl SimDisk {
             let bit = 1 << random.below(8);
             file.live[at] ^= bit;
             file.durable.clone_from(&file.live);
+        }
+    }
+}
+
+impl SimDisk {
+    /// Loses a segment that is neither among the last two, with which the log just ends sooner, nor given up.
+    pub fn lose_some(&self, random: &mut Random) {
+        let state = &mut *self.0.borrow_mut();
+        let segments: Vec<String> = state.names.keys().filter(|name| name.ends_with(".seg")).cloned().collect();
+        let last = segments.len().saturating_sub(2);
+        if last > 0 {
+            state.names.remove(&segments[random.index(last)]);
         }
     }
 }
@@ -265,10 +271,6 @@ impl Disk for SimDisk {
     fn sync(&self, file: &usize) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
         state.change()?;
-        state.syncs += 1;
-        if state.skips_syncs && state.syncs.is_multiple_of(4) {
-            return Ok(());
-        }
         let fails = std::mem::take(&mut state.fails_next_sync);
         state.files[*file].sync(!fails);
         if fails { Err(DiskError::Failed("input/output error".to_owned())) } else { Ok(()) }
@@ -304,10 +306,8 @@ impl Disk for SimDisk {
     fn sync_directory(&self) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
         state.change()?;
-        if !state.skips_names {
-            state.durable_names = state.names.clone();
-            state.changes.clear();
-        }
+        state.durable_names = state.names.clone();
+        state.changes.clear();
         Ok(())
     }
 

@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::checks::{Broken, Checks};
-use crate::faults::{each_transaction, forge};
+use crate::checks::{Broken, Checks, SagaKey};
 use crate::hosts::Stores;
-use crate::mutation::Mutation;
+use crate::lies::{each_transaction, forge, oversized};
 use crate::network::Network;
 use crate::options::Options;
 use crate::random::Random;
@@ -35,10 +34,14 @@ pub struct Env {
     pub is_healed: bool,
     /// By process, the last frames that it sent.
     pub sent: Vec<VecDeque<Vec<u8>>>,
+    /// Some fault needs them.
+    pub keeps_sent: bool,
     /// By process, its life, for what passes the broker's socket.
     pub lives: Vec<u32>,
     /// By process, whether it lies when it speaks next.
     pub lies: Vec<bool>,
+    /// Sagas that the broker lists as stuck.
+    pub stuck: Vec<SagaKey>,
     /// What a coordinator's table took when the first one was made.
     pub table_bytes: Option<u64>,
 }
@@ -53,10 +56,6 @@ impl Env {
 
     pub fn after(&mut self, delay_us: u64, event: Event) {
         self.schedule.at(self.trace.now_us + delay_us, event);
-    }
-
-    pub fn has(&self, mutation: Mutation) -> bool {
-        self.options.mutation == Some(mutation)
     }
 
     pub fn reach(&mut self, situation: Situation) {
@@ -76,31 +75,42 @@ impl Env {
     }
 
     pub fn send_up(&mut self, process: usize, frame: Vec<u8>) {
-        if self.lies[process] {
-            self.lie(process, &frame);
+        if self.lies[process] && self.lie(process, &frame) {
+            return;
         }
-        let kept = &mut self.sent[process];
-        if kept.len() == SENT_KEPT {
-            kept.pop_front();
+        if self.keeps_sent {
+            let kept = &mut self.sent[process];
+            if kept.len() == SENT_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(frame.clone());
         }
-        kept.push_back(frame.clone());
         self.network.send_up(process, frame, self.trace.now_us, &mut self.schedule);
     }
 
-    /// A forged copy of a frame goes first, if there is anything in it to forge.
-    fn lie(&mut self, process: usize, frame: &[u8]) {
-        let mut forged = frame.to_vec();
-        let mut is_forged = false;
-        each_transaction(&mut forged, |transaction| {
-            transaction[16..24].fill(0);
-            is_forged |= forge(transaction, &mut self.random.faults);
+    /// A forged copy of a frame goes first, or instead, if there is anything in it to forge. Whether it goes instead.
+    fn lie(&mut self, process: usize, frame: &[u8]) -> bool {
+        let is_instead = self.random.faults.chance(3_000);
+        let large = if !is_instead && self.random.faults.chance(2_000) { oversized(frame) } else { None };
+        let mut is_forged = large.is_some();
+        let forged = large.unwrap_or_else(|| {
+            let mut forged = frame.to_vec();
+            each_transaction(&mut forged, |transaction| {
+                if !is_instead {
+                    transaction[16..24].fill(0);
+                }
+                is_forged |= forge(transaction, &mut self.random.faults);
+            });
+            forged
         });
         if is_forged {
             self.lies[process] = false;
             self.reach(Situation::FrameForged);
             self.tell(|| format!("process {process} forges a frame"));
+            self.checks.boundary.liars.insert(process);
             self.network.send_up(process, forged, self.trace.now_us, &mut self.schedule);
         }
+        is_forged && is_instead
     }
 
     /// What every coordinator's table takes: as much as the first one's.
@@ -140,6 +150,7 @@ pub struct Seat {
     pub life: u32,
     pub is_alive: bool,
     pub paused_until_us: u64,
+    pub slow_until_us: u64,
     pub clock: Clock,
     wake_is_set: bool,
 }
@@ -152,6 +163,7 @@ impl Seat {
             life: 0,
             is_alive: false,
             paused_until_us: 0,
+            slow_until_us: 0,
             clock: Clock::default(),
             wake_is_set: false,
         }
@@ -191,9 +203,19 @@ impl Seat {
     pub fn wake_soon(&mut self, env: &mut Env) {
         if !self.wake_is_set && self.is_alive {
             self.wake_is_set = true;
-            let delay_us = env.random.processes.tail(40);
+            let half_us = if self.is_slow(env) { SLOW_HALF_US } else { 40 };
+            let delay_us = env.random.processes.tail(half_us);
             env.after(delay_us, Event::Wake { process: self.process, life: self.life });
         }
+    }
+
+    fn is_slow(&self, env: &Env) -> bool {
+        self.slow_until_us > env.now_us() && !env.is_healed
+    }
+
+    /// Frames that it reads before it sends.
+    pub fn frames_a_wake(&self, env: &Env) -> usize {
+        if self.is_slow(env) { 1 } else { FRAMES_A_WAKE }
     }
 
     pub fn woken(&mut self) {
@@ -207,5 +229,6 @@ impl Seat {
 
 /// A process's timer.
 pub const TICK_US: u64 = 50_000;
-/// Frames that a process reads before it sends.
-pub const FRAMES_A_WAKE: usize = 64;
+const FRAMES_A_WAKE: usize = 64;
+/// What one that is slow takes for each.
+const SLOW_HALF_US: u64 = 30_000;

@@ -1,11 +1,9 @@
 //! Faults that strike from time to time: which one, whom, and how hard.
 
-use sagacore_core::wire::{HEADER_BYTES, KEY_BYTES, TRANSACTION_HEADER_BYTES};
-
 use crate::env::Env;
 use crate::hosts::{Core, PeerHost};
+use crate::lies::{answer_for, each_transaction, subscribes};
 use crate::options::Fault;
-use crate::random::Random;
 use crate::schedule::Event;
 use crate::world::World;
 
@@ -29,6 +27,11 @@ impl World {
             Fault::BreakFrame => self.break_frame(),
             Fault::PauseBroker => self.pause_broker(),
             Fault::PausePeer => self.pause_peer(),
+            Fault::SlowPeer => {
+                let process = self.some_peer();
+                let until_us = self.env.now_us() + self.env.random.faults.magnitude(50_000, 10_000_000);
+                self.peers[process - 1].seat.slow_until_us = until_us;
+            }
             Fault::BreakConnection => {
                 let process = self.some_peer();
                 self.env.tell(|| format!("the connection of process {process} breaks"));
@@ -46,8 +49,11 @@ impl World {
             }
             Fault::ReplayFrame => self.replay_frame(),
             Fault::ForgeFrame => self.forge_frame(),
+            Fault::AnswerForAnother => self.answer_for_another(),
             Fault::Cancel => self.let_some_client(PeerHost::cancel),
             Fault::Resolve => self.let_some_client(PeerHost::resolve),
+            // The network does these by itself.
+            Fault::LoseFrame | Fault::DuplicateFrame => {}
         }
         let every_us = self.env.options.fault_every_ms * 1_000;
         let delay_us = self.env.random.faults.tail(every_us);
@@ -77,7 +83,8 @@ impl World {
     /// The disk has little room left, or all that one likes again.
     fn fill_disk(&mut self) {
         let random = &mut self.env.random.faults;
-        let room = (!random.chance(3_000)).then(|| random.below(6 * self.env.options.segment_bytes));
+        let most_bytes = if random.chance(3_000) { 1 } else { 6 * self.env.options.segment_bytes };
+        let room = (!random.chance(3_000)).then(|| random.below(most_bytes));
         self.broker.log.disk.set_room(room);
         self.env.tell(|| format!("the disk has {room:?} bytes left"));
     }
@@ -187,49 +194,21 @@ impl World {
         let process = self.some_peer();
         self.env.lies[process] = true;
     }
-}
 
-/// Hands over each transaction of a frame, to be changed.
-pub fn each_transaction(frame: &mut [u8], mut change: impl FnMut(&mut [u8])) {
-    let mut rest = frame;
-    while rest.len() >= TRANSACTION_HEADER_BYTES {
-        let length = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        if length < TRANSACTION_HEADER_BYTES || length > rest.len() {
-            return;
-        }
-        let (transaction, after) = rest.split_at_mut(length);
-        change(transaction);
-        rest = after;
+    /// A process says that a step is done which another service has, and which nobody has done.
+    fn answer_for_another(&mut self) {
+        let Env { checks, random, .. } = &mut self.env;
+        let random = &mut random.faults;
+        let Some((key, step)) = random.pick(&checks.history.asked_for()) else { return };
+        let Some(found) = checks.history.saga(key) else { return };
+        let model = &checks.models[found.plan];
+        let service = model.definition.steps[step].service;
+        let others = self.peers.iter().filter(|peer| peer.seat.is_alive && !peer.serves(service));
+        let others: Vec<usize> = others.map(|peer| peer.seat.process).collect();
+        let Some(process) = random.pick(&others) else { return };
+        let frame = answer_for(model, key, step, &found.input);
+        let env = &mut self.env;
+        env.tell(|| format!("process {process} says that step {step} of {key:x?} is done"));
+        env.network.send_up(process, frame, env.trace.now_us, &mut env.schedule);
     }
-}
-
-fn subscribes(frame: &[u8]) -> bool {
-    first_message(frame).is_some_and(|at| frame[at + 5] == sagacore_core::wire::Kind::Subscribe.code())
-}
-
-fn first_message(transaction: &[u8]) -> Option<usize> {
-    let consumes = usize::from(u16::from_le_bytes([*transaction.get(6)?, *transaction.get(7)?]));
-    let at = TRANSACTION_HEADER_BYTES + consumes * KEY_BYTES;
-    (at + HEADER_BYTES <= transaction.len()).then_some(at)
-}
-
-/// Changes what the plan determines in the first message of a transaction that moves a saga on. Whatever the sender may
-/// choose is left alone.
-pub fn forge(transaction: &mut [u8], random: &mut Random) -> bool {
-    use sagacore_core::wire::Kind;
-    let Some(at) = first_message(transaction) else { return false };
-    let has_keys = u16::from_le_bytes([transaction[6], transaction[7]]) > 0;
-    let kind = Kind::from_code(transaction[at + 5]);
-    let moves_on = matches!(kind, Some(Kind::Run | Kind::Done | Kind::Undo | Kind::Undone | Kind::Result));
-    if !has_keys || !moves_on {
-        return false;
-    }
-    let is_result = kind == Some(Kind::Result);
-    // Plan, attempt, place, done, active, undo. A RESULT's sets say nothing.
-    let fields: &[(usize, u64)] =
-        if is_result { &[(24, 8), (32, 4), (36, 2)] } else { &[(24, 8), (32, 4), (36, 2), (40, 8), (48, 8), (56, 8)] };
-    let (offset, bytes) = fields[random.index(fields.len())];
-    let byte = at + offset + random.below(bytes) as usize;
-    transaction[byte] ^= 1 << random.below(8);
-    true
 }

@@ -56,10 +56,12 @@ pub fn read(disk: &SimDisk, config: &Config) -> Result<Found, LogError> {
 }
 
 impl Log {
-    pub fn new(segment_bytes: u64, seed: u64) -> Self {
+    pub fn new(segment_bytes: u64, disk_segments: Option<u64>, seed: u64) -> Self {
         let segment_bytes = segment_bytes.next_multiple_of(4096);
+        let disk = SimDisk::default();
+        disk.set_room(disk_segments.map(|segments| segments * segment_bytes));
         Self {
-            disk: SimDisk::default(),
+            disk,
             config: Config { segment_bytes, durability: Durability::Sync, nonce: seed },
             writer: None,
             queue: VecDeque::new(),
@@ -151,10 +153,13 @@ impl Log {
         if let Some(mut writer) = self.writer.take() {
             let group = self.group.take().unwrap_or(0);
             let frames: Vec<Frame> = self.queue.drain(..group).collect();
-            if !frames.is_empty() && random.chance(7_000) {
-                self.disk.set_fuse(random.below(6));
+            let release = self.release_before.take();
+            if (release.is_some() || !frames.is_empty()) && random.chance(7_000) {
+                self.disk.set_fuse(random.below(if release.is_some() { 16 } else { 6 }));
                 // It fails as soon as the power is gone.
-                let _ = write(&mut writer, &frames).and_then(|()| writer.commit());
+                let written = write(&mut writer, &frames);
+                let released = written.and_then(|()| release.map_or(Ok(0), |lsn| writer.release_before(lsn)));
+                let _ = released.and_then(|_| writer.commit());
             }
         }
         self.disk.crash(random);

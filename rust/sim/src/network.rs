@@ -4,6 +4,8 @@
 //! socket then connects again by itself, under a new identity, and its peer is not told. What was not handed to the
 //! network yet waits in the socket. A frame for an identity that is gone, or for one that reads nothing, is refused
 //! to the broker; for a while it may also be swallowed.
+//!
+//! Beyond that promise, in some seeds, a connection breaks with any frame, and a frame may arrive twice.
 
 use std::collections::VecDeque;
 
@@ -45,6 +47,8 @@ pub struct Network {
     connections: Vec<Connection>,
     sockets: Vec<Socket>,
     is_broker_up: bool,
+    pub lost: u64,
+    pub duplicated: u64,
 }
 
 /// What a connection is called at the broker.
@@ -61,7 +65,7 @@ fn connection_of(identity: &[u8]) -> Option<usize> {
 impl Network {
     pub fn new(options: NetworkOptions, processes: usize, random: Random) -> Self {
         let sockets = (0..processes).map(|_| Socket::default()).collect();
-        Self { options, random, connections: Vec::new(), sockets, is_broker_up: false }
+        Self { options, random, connections: Vec::new(), sockets, is_broker_up: false, lost: 0, duplicated: 0 }
     }
 
     /// The process at the other end of a connection.
@@ -168,8 +172,13 @@ impl Network {
             socket.pipe.push_back(frame);
             return;
         };
+        if self.loses(process, now_us, schedule) {
+            return;
+        }
+        let copies = self.copies();
         let stream = &mut self.connections[connection as usize].up;
-        push(stream, frame, now_us + delay_us, Event::Network { connection, is_up: true }, schedule);
+        let event = Event::Network { connection, is_up: true };
+        push(stream, frame, copies, now_us + delay_us, event, schedule);
     }
 
     /// A frame of the broker. False: the identity is gone, or takes nothing.
@@ -183,9 +192,31 @@ impl Network {
         if connection.down.frames.len() >= self.options.queued_frames_max {
             return false;
         }
+        let process = connection.process;
+        if self.loses(process, now_us, schedule) {
+            return true;
+        }
+        let copies = self.copies();
         let event = Event::Network { connection: index as u32, is_up: false };
-        push(&mut connection.down, frame, now_us + delay_us, event, schedule);
+        push(&mut self.connections[index].down, frame, copies, now_us + delay_us, event, schedule);
         true
+    }
+
+    /// Whether a frame is lost, and its connection with it.
+    fn loses(&mut self, process: usize, now_us: u64, schedule: &mut Schedule) -> bool {
+        let loses = self.options.loss > 0 && self.random.chance(self.options.loss);
+        if loses {
+            self.lost += 1;
+            self.break_connection(process, now_us, schedule);
+        }
+        loses
+    }
+
+    /// How often a frame arrives.
+    fn copies(&mut self) -> u64 {
+        let is_twice = self.options.duplication > 0 && self.random.chance(self.options.duplication);
+        self.duplicated += u64::from(is_twice);
+        1 + u64::from(is_twice)
     }
 
     /// The frames of a direction that have arrived, and the process that they come from or go to.
@@ -223,12 +254,15 @@ impl Network {
     }
 }
 
-/// Appends a frame, never before the one that was sent before it.
-fn push(stream: &mut Stream, frame: Vec<u8>, at_us: u64, event: Event, schedule: &mut Schedule) {
+/// Appends a frame so many times, never before the one that was sent before it.
+fn push(stream: &mut Stream, frame: Vec<u8>, copies: u64, at_us: u64, event: Event, schedule: &mut Schedule) {
     let at_us = at_us.max(stream.last_us);
     stream.last_us = at_us;
     if stream.frames.is_empty() {
         schedule.at(at_us, event);
+    }
+    for _ in 1..copies {
+        stream.frames.push_back((at_us, frame.clone()));
     }
     stream.frames.push_back((at_us, frame));
 }

@@ -3,7 +3,6 @@
 
 use sagacore_broker::WatermarkBounds;
 
-use crate::mutation::Mutation;
 use crate::plans::Definition;
 use crate::random::Random;
 
@@ -37,12 +36,17 @@ pub struct NetworkOptions {
     pub delay_half_us: u64,
     /// Frames under way to one peer before the broker's socket refuses more.
     pub queued_frames_max: usize,
+    /// Frames, of 10,000, with which their connection breaks: they and all that is under way are lost.
+    pub loss: u64,
+    /// Frames, of 10,000, that arrive twice. ZeroMQ does not do that: the protocol does not rely on it.
+    pub duplication: u64,
 }
 
 impl NetworkOptions {
     pub fn heal(&mut self) {
         self.delay_half_us = self.delay_half_us.min(2_000);
         self.queued_frames_max = 4_096;
+        (self.loss, self.duplication) = (0, 0);
     }
 }
 
@@ -59,19 +63,27 @@ pub enum Fault {
     CrashClient,
     PauseBroker,
     PausePeer,
+    /// A process reads slowly for a while.
+    SlowPeer,
     BreakConnection,
     CutPeer,
     CutBroker,
     StallDisk,
     ReplayFrame,
     ForgeFrame,
+    /// A process answers for a step that another service has.
+    AnswerForAnother,
     Cancel,
     /// An operator retries or skips a step.
     Resolve,
+    /// The network's own, each with its share of all frames.
+    LoseFrame,
+    DuplicateFrame,
 }
 
 impl Fault {
-    pub const ALL: [Self; 18] = [
+    /// Those that strike from time to time.
+    pub const ALL: [Self; 20] = [
         Self::CrashBroker,
         Self::StopBroker,
         Self::FailSync,
@@ -82,12 +94,14 @@ impl Fault {
         Self::CrashClient,
         Self::PauseBroker,
         Self::PausePeer,
+        Self::SlowPeer,
         Self::BreakConnection,
         Self::CutPeer,
         Self::CutBroker,
         Self::StallDisk,
         Self::ReplayFrame,
         Self::ForgeFrame,
+        Self::AnswerForAnother,
         Self::Cancel,
         Self::Resolve,
     ];
@@ -136,7 +150,6 @@ impl Ahead {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub seed: u64,
-    pub mutation: Option<Mutation>,
     pub sagas: usize,
     pub plans: Vec<Definition>,
     pub services: Vec<ServiceOptions>,
@@ -153,6 +166,8 @@ pub struct Options {
     pub sync_half_us: u64,
     /// Bytes after which the log goes on in another segment.
     pub segment_bytes: u64,
+    /// The disk is the broker's alone, and has room for so many segments until all faults end.
+    pub disk_segments: Option<u64>,
     /// After a crash, it is tried what a turned bit does.
     pub has_bit_flips: bool,
     pub stuck_after_ms: u64,
@@ -193,8 +208,7 @@ impl Options {
         };
         Self {
             seed,
-            mutation: None,
-            sagas: if profile == Profile::Bulky { 250 } else { 100 } + random.index(40),
+            sagas: if matches!(profile, Profile::Bulky | Profile::Tight) { 250 } else { 100 } + random.index(40),
             plans,
             services,
             coordinators: if profile == Profile::Crowded { 1 } else { random.between(1, 3) as usize },
@@ -211,12 +225,17 @@ impl Options {
                 } else {
                     random.magnitude(2, 64) as usize
                 },
+                loss: if is_calm || random.chance(8_000) { 0 } else { random.magnitude(1, 200) },
+                duplication: if is_calm || random.chance(8_000) { 0 } else { random.magnitude(1, 2_000) },
             },
             sync_half_us: random.magnitude(50, 20_000),
             segment_bytes: match profile {
                 Profile::Bulky => random.magnitude(192 << 10, 400 << 10),
+                Profile::Tight => random.magnitude(32 << 10, 64 << 10),
+                _ if faults.contains(&Fault::FillDisk) && random.coin() => random.magnitude(24 << 10, 48 << 10),
                 _ => random.magnitude(64 << 10, 256 << 10),
             },
+            disk_segments: (profile == Profile::Tight).then(|| random.between(6, 16)),
             has_bit_flips: random.coin(),
             stuck_after_ms: random.magnitude(500, 60_000),
             watermarks,
@@ -259,6 +278,8 @@ enum Profile {
     Poisoned,
     /// Large inputs, so that the log grows and is compacted.
     Bulky,
+    /// A disk that is small, and the broker's alone.
+    Tight,
     /// Many joins at one coordinator with the smallest table and little credit.
     Crowded,
 }
@@ -270,7 +291,8 @@ impl Profile {
             8..60 => Self::Mixed,
             60..85 => Self::Racing,
             85..89 => Self::Poisoned,
-            89..95 => Self::Crowded,
+            89..93 => Self::Crowded,
+            93..95 => Self::Tight,
             _ => Self::Bulky,
         }
     }
@@ -324,12 +346,12 @@ fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definiti
         let steps_max = random.magnitude(2, 12) as usize;
         plans.push(Definition::random(random, steps_max, services));
     }
-    if profile == Profile::Bulky {
+    if matches!(profile, Profile::Bulky | Profile::Tight) {
         plans.iter_mut().for_each(|plan| plan.input_max = random.magnitude(200, 1_000));
     }
     if matches!(profile, Profile::Poisoned | Profile::Calm) {
         // Long enough for the delivery limit to come first, or never.
-        plans.iter_mut().for_each(|plan| plan.deadline_ms = 300_000);
+        plans.iter_mut().for_each(|plan| plan.deadline_ms = 600_000);
     }
     plans
 }
@@ -342,6 +364,10 @@ fn chosen_faults(random: &mut Random, profile: Profile) -> Vec<Fault> {
             let racing = [Fault::PausePeer, Fault::CutPeer, Fault::BreakConnection, Fault::CrashService, Fault::Cancel];
             let others = Fault::ALL.into_iter().filter(|_| random.chance(1_000));
             racing.into_iter().chain(others).collect()
+        }
+        Profile::Tight => {
+            let others = Fault::ALL.into_iter().filter(|_| random.chance(share));
+            others.filter(|&fault| fault != Fault::FillDisk).collect()
         }
         Profile::Mixed | Profile::Bulky | Profile::Crowded => {
             Fault::ALL.into_iter().filter(|_| random.chance(share)).collect()

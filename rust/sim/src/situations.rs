@@ -98,6 +98,12 @@ situations! {
     /// A stuck saga that watermarks pass.
     WatermarkException,
     StartRefusedClassFull,
+    /// An operator did something about a saga that was listed as stuck.
+    StuckResolved,
+    /// A process answered for a step that another service has.
+    ForbiddenRefused,
+    /// A message that is larger than its plan says.
+    OversizeRefused,
 }
 
 /// How often each was reached.

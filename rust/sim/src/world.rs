@@ -23,6 +23,9 @@ pub struct World {
     pub(crate) faults: BTreeMap<Fault, u64>,
 }
 
+/// A run has some ten thousand events; one that has so many turns in circles.
+const EVENTS_MAX: u64 = 3_000_000;
+
 /// What became of a run.
 #[derive(Debug)]
 pub struct Report {
@@ -71,8 +74,10 @@ impl World {
             },
             is_healed: false,
             sent: vec![VecDeque::new(); processes],
+            keeps_sent: [Fault::ReplayFrame, Fault::BreakFrame].iter().any(|fault| options.faults.contains(fault)),
             lives: vec![0; processes],
             lies: vec![false; processes],
+            stuck: Vec::new(),
             table_bytes: None,
             options,
         };
@@ -91,7 +96,7 @@ impl World {
         for index in 0..env.options.clients {
             add(format!("client {index}"), Core::Client(Box::new(ClientHost::new(index, &mut env))));
         }
-        let broker = BrokerHost::new(env.options.segment_bytes, env.options.seed);
+        let broker = BrokerHost::new(&env.options);
         Self { env, broker, peers, faults: BTreeMap::new() }
     }
 
@@ -116,6 +121,10 @@ impl World {
             if at_us > end_us {
                 let text = self.describe_left();
                 self.env.violate("I18", format!("{HEALING_MS} ms after the last fault: {text}"));
+                return;
+            }
+            if self.env.schedule.count() > EVENTS_MAX {
+                self.env.violate("I18", format!("it does not come to rest: {EVENTS_MAX} events at {at_us} us"));
                 return;
             }
             self.env.trace.now_us = at_us;
@@ -248,7 +257,10 @@ impl World {
         if self.env.checks.violations.is_empty() {
             self.broker.check_replay(&mut self.env);
             self.check_messages();
+            self.check_books();
         }
+        let network = [(Fault::LoseFrame, self.env.network.lost), (Fault::DuplicateFrame, self.env.network.duplicated)];
+        self.faults.extend(network.into_iter().filter(|&(_, count)| count > 0));
         let Env { options, schedule, checks, mut trace, .. } = self.env;
         Report {
             seed: options.seed,
@@ -262,6 +274,15 @@ impl World {
             effects: checks.ledger.effects,
             undos: checks.ledger.undos,
             story: trace.take_story(),
+        }
+    }
+
+    /// What was so when the outcomes became durable is so in the end (I19).
+    fn check_books(&mut self) {
+        let Checks { models, history, ledger, .. } = &self.env.checks;
+        let mut all = history.sagas.keys().map(|&saga| ledger.check_ended(models, history, saga));
+        if let Some(broken) = all.find(Result::is_err) {
+            self.env.judge(broken);
         }
     }
 

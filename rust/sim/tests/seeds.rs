@@ -13,7 +13,7 @@ fn assert_holds(options: Options) {
 #[test]
 fn many_seeds_hold_and_reach_what_matters() {
     let mut situations = Situations::default();
-    for seed in 100..400 {
+    for seed in 100..300 {
         let report = run(Options::of(seed), false);
         assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
         assert!(report.sagas > 0 && report.effects > 0, "seed {seed} does nothing");
@@ -64,6 +64,24 @@ fn one_slot_of_credit_and_a_crowded_table_end() {
             faults: vec![Fault::BreakConnection, Fault::Cancel],
             fault_every_ms: 50,
             load_ms: 200,
+            ..Options::of(seed)
+        };
+        assert_holds(options);
+    }
+}
+
+#[test]
+fn a_broker_that_starts_again_and_again_keeps_the_room_of_what_has_begun() {
+    // Once, a start took new sagas before anybody had looked how full the disk was.
+    for seed in 0..12 {
+        let options = Options {
+            sagas: 200,
+            segment_bytes: 32 << 10,
+            disk_segments: Some(7),
+            faults: vec![Fault::CrashBroker, Fault::StopBroker, Fault::PausePeer],
+            fault_every_ms: 60,
+            load_ms: 4_000,
+            chaos_ms: 12_000,
             ..Options::of(seed)
         };
         assert_holds(options);

@@ -6,6 +6,7 @@ use super::plans::Course;
 use super::split::split;
 use super::token::Token;
 use crate::limits::EDGES_PER_BLOCK;
+use crate::mutation::{Mutation, is_broken};
 use crate::plan::Join;
 use crate::table::{Identity, Slot, State};
 use crate::wire::{Header, Key, Kind};
@@ -21,6 +22,9 @@ pub struct Staged {
 impl Coordinator {
     pub(super) fn arrive(&mut self, header: &Header, course: Course, plan_index: u16) {
         self.counters.arrivals += 1;
+        if is_broken(Mutation::ArrivalLost) && header.saga.sequence.get() % 64 == 7 {
+            return;
+        }
         let edge = header.place.get();
         let (Some(join), Some(slot)) = (course.graph().join_of(edge), Slot::of_arrival(header, plan_index)) else {
             self.counters.strays += 1;
@@ -83,7 +87,7 @@ impl Coordinator {
             let edge = slot.block() * EDGES_PER_BLOCK as u16 + left.trailing_zeros() as u16;
             left &= left - 1;
             let Some(join) = course.graph().join_of(edge) else { continue };
-            if slot.arrived & join.mask == join.mask {
+            if slot.arrived & join.mask == join.mask || is_broken(Mutation::JoinWithoutAll) {
                 left &= !join.mask;
                 let joined = split(slot, join.mask, course.graph());
                 self.pass(joined.keys(), &Token::of_slot(&joined, course.plan.fingerprint), target_of(join));

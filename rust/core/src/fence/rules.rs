@@ -14,6 +14,8 @@
 //! A RUN is dropped where an UNDO was there before: the abort that made the UNDO has consumed the RUN.
 //! `Undoing` keeps a late RUN from calling the action while, or after, its compensation cancels it by the key.
 
+use crate::mutation::{Mutation, is_broken};
+
 /// What a row says of a (saga, attempt, step). The codes are stored by fences in databases: they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -90,8 +92,9 @@ impl OnUndo {
 }
 
 /// Decides on a RUN by the row that it finds.
-pub const fn on_run(row: RowState) -> OnRun {
+pub fn on_run(row: RowState) -> OnRun {
     match row {
+        _ if is_broken(Mutation::NoFence) => OnRun::Call,
         RowState::Empty => OnRun::Call,
         RowState::Intent => OnRun::CallAgain,
         RowState::Done => OnRun::AnswerDone,
@@ -101,8 +104,10 @@ pub const fn on_run(row: RowState) -> OnRun {
 }
 
 /// Decides on an UNDO by the row that it finds.
-pub const fn on_undo(row: RowState) -> OnUndo {
+pub fn on_undo(row: RowState) -> OnUndo {
     match row {
+        _ if is_broken(Mutation::NoFence) => OnUndo::Compensate,
+        RowState::Undone if is_broken(Mutation::UndoRepeated) => OnUndo::Compensate,
         RowState::Empty => OnUndo::LeaveTombstone,
         RowState::Intent | RowState::Undoing => OnUndo::CompensateUncertain,
         RowState::Done => OnUndo::Compensate,
@@ -126,8 +131,12 @@ pub enum Event {
 }
 
 /// The row after an event. What comes too late changes nothing: an outcome once written stands.
-pub const fn on_event(row: RowState, event: Event) -> RowState {
+pub fn on_event(row: RowState, event: Event) -> RowState {
     match (row, event) {
+        (RowState::Empty, Event::UndoBegun) if is_broken(Mutation::NoTombstone) => row,
+        (_, Event::RejectedCleanly) if is_broken(Mutation::RejectionNotStored) => row,
+        (_, Event::Tried) if is_broken(Mutation::IntentNotStored) => row,
+        (_, Event::Succeeded) if is_broken(Mutation::ResultNotStored) => row,
         (RowState::Empty, Event::Tried) => RowState::Intent,
         (RowState::Empty | RowState::Intent, Event::Succeeded) => RowState::Done,
         (RowState::Empty | RowState::Intent, Event::RejectedCleanly) => RowState::Rejected,
@@ -157,9 +166,11 @@ pub enum Admission {
 }
 
 /// Decides on what arrives by what runs.
-pub const fn on_arrival(running: Option<Doing>, asked: Doing) -> Admission {
+pub fn on_arrival(running: Option<Doing>, asked: Doing) -> Admission {
     match (running, asked) {
         (None, _) => Admission::Begin,
+        (Some(doing), _) if doing == asked && is_broken(Mutation::TwoAtOnce) => Admission::Begin,
+        (Some(Doing::Action), Doing::Compensation) if is_broken(Mutation::UndoDoesNotWait) => Admission::Begin,
         (Some(Doing::Action), Doing::Compensation) => Admission::Wait,
         (Some(_), _) => Admission::Ignore,
     }

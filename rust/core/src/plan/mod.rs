@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::limits::{STEPS_MAX, UNDO_GRAPHS_MAX};
+use crate::mutation::{Mutation, is_broken};
 use crate::watermark::deadline_class;
 use definition::{Definition, StepDefinition};
 use size::{Carries, Sizes};
@@ -203,6 +204,7 @@ fn undone_before(definition: &Definition<'_>) -> [u64; STEPS_MAX] {
     let members = all(definition.steps.len());
     for (index, step) in definition.steps.iter().enumerate().rev() {
         match definition.undo {
+            _ if is_broken(Mutation::UndoOrderIgnored) => {}
             UndoOrder::Chain => before[index] = members & !all(index + 1),
             UndoOrder::Parallel => {
                 for earlier in steps_of(step.reads | step.undo_before) {

@@ -9,6 +9,7 @@ use zerocopy::IntoBytes;
 use super::running::Entry;
 use super::{IDEMPOTENCY_KEY_BYTES, Misuse, Phase, Verdict, send};
 use crate::limits::REASON_BYTES_MAX;
+use crate::mutation::{Mutation, is_broken};
 use crate::wire::{CauseCode, Header};
 
 /// What becomes of an action's message.
@@ -34,14 +35,14 @@ pub(super) fn ending(
         Verdict::Drop => return Ok(Ending::Nothing),
         Verdict::Undone => return Err(Misuse::ActionVerdict),
         Verdict::Rejected => (CauseCode::Rejected, !entry.was_tried),
-        Verdict::RejectedUncertain => (CauseCode::Rejected, false),
+        Verdict::RejectedUncertain => (CauseCode::Rejected, is_broken(Mutation::UncertainRejectionClean)),
         Verdict::GaveUp => (CauseCode::GaveUp, false),
         // Memory takes nothing back: an action that failed there may have left half of its effect.
         Verdict::GaveUpClean => (CauseCode::GaveUp, !memory_fence),
     };
     match phase {
         Phase::Before => Ok(Ending::Fail { code, is_clean }),
-        Phase::Pivot if is_clean => Ok(Ending::Fail { code, is_clean }),
+        Phase::Pivot if is_clean || is_broken(Mutation::PivotGivenUp) => Ok(Ending::Fail { code, is_clean }),
         Phase::Pivot | Phase::Past => Ok(Ending::Later { delay_ms: send::backoff_ms(entry.header.deliveries.get()) }),
     }
 }
@@ -77,6 +78,9 @@ pub(super) fn idempotency_key(header: &Header) -> [u8; IDEMPOTENCY_KEY_BYTES] {
     hasher.write(header.saga.as_bytes());
     hasher.write(header.attempt.as_bytes());
     hasher.write(header.place.as_bytes());
+    if is_broken(Mutation::KeyOfDelivery) {
+        hasher.write(header.deliveries.as_bytes());
+    }
     let hash = hasher.finish128().as_bytes();
     let mut key = [0; IDEMPOTENCY_KEY_BYTES];
     for (pair, byte) in key.chunks_exact_mut(2).zip(hash) {

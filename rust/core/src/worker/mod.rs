@@ -21,6 +21,7 @@ mod types;
 
 use crate::fence::{Admission, Doing, Event, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo};
 use crate::limits::{FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX};
+use crate::mutation::{Mutation, is_broken};
 use crate::peer::{Heard, Link, Peer, PeerOptions};
 use crate::watermark::Watermark;
 use crate::wire::{CauseCode, Header, Kind, Message, Refusal, Role, Section, Transactions};
@@ -452,7 +453,7 @@ impl Worker {
     }
 
     fn release(&mut self, at: u32, works: &mut Vec<Work>) {
-        if self.running.at(at).session == self.session {
+        if self.running.at(at).session == self.session && !is_broken(Mutation::CreditNotReturned) {
             self.owed += 1;
         }
         if let Some(waiting) = self.running.end(at) {

@@ -178,3 +178,23 @@ impl Running {
         self.index.insert_unique(hash_at(&at), at, hash_at);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Kind, SagaId};
+
+    #[test]
+    fn a_row_is_of_one_saga_attempt_and_step() {
+        let key = |sequence, attempt: u32, place: u16| {
+            let mut header = Header::new(Kind::Run);
+            header.saga = SagaId::new(0, sequence, 1);
+            header.attempt = attempt.into();
+            header.place = place.into();
+            key_of(&header)
+        };
+        let others = [key(2, 0, 0), key(1, 1, 0), key(1, 0, 1)];
+        assert!(others.iter().all(|other| *other != key(1, 0, 0)));
+        assert_eq!(key(1, 1, 0), key(1, 1, 0));
+    }
+}

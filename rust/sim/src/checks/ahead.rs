@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sagacore_core::wire::{Header, Kind, Transaction};
 
-use super::history::Name;
+use super::history::{Name, hash};
 use super::{Broken, Checks, SagaKey, ensure, saga_key};
 use crate::model::Model;
 use crate::situations::Situation;
@@ -16,6 +16,10 @@ pub struct Ahead {
     written: BTreeSet<(SagaKey, Name)>,
     /// Of each boot that the log speaks of, its first record, and whether tokens may run ahead.
     boots: Vec<(u64, bool)>,
+    /// Something ran ahead at some time.
+    pub has_been_open: bool,
+    /// What came in under no number, of which some may be accepted: it is not the broker's own.
+    pub unnumbered: BTreeSet<u64>,
 }
 
 impl Ahead {
@@ -31,9 +35,8 @@ impl Ahead {
         }
         let mut rest = payload;
         while let Ok((transaction, after)) = Transaction::parse(rest) {
-            // What is nobody's own is the broker's: an operator's decision, which waits, or an abort. A FAIL is a
-            // service's always, even where it is said again without its number.
-            let is_broker_s = transaction.number == 0;
+            // What is nobody's own is the broker's: an operator's decision, which waits, or an abort.
+            let is_broker_s = transaction.number == 0 && !self.unnumbered.contains(&hash(transaction.bytes()));
             for message in transaction.messages() {
                 if is_broker_s && !matches!(message.header.kind(), Kind::Revoked | Kind::Fail) {
                     continue;
@@ -54,6 +57,7 @@ impl Checks {
     /// The broker begins to serve: it read the log up to a record, and which one it writes first.
     pub fn boot(&mut self, read_lsn: u64, first_lsn: u64, unclean: bool, may_run_ahead: bool) {
         let ahead = &mut self.ahead;
+        ahead.has_been_open |= may_run_ahead;
         ahead.written.clear();
         ahead.boots.retain(|&(lsn, _)| lsn <= read_lsn);
         let did = ahead.is_open();

@@ -1,13 +1,13 @@
 //! What passes the broker's socket: nothing leaves that is not durable, and what is confirmed is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sagacore_core::client::Action;
 use sagacore_core::wire::{
     Flags, Header, Key, Kind, Message, OutcomeCode, Refusal, SagaId, Section, StatusCode, Transaction, Transactions,
 };
 
-use super::history::{History, SagaHistory};
+use super::history::{History, SagaHistory, hash};
 use super::{Broken, Checks, SagaKey, ensure, saga_key};
 use crate::situations::Situation;
 
@@ -52,6 +52,8 @@ pub struct Boundary {
     spilled: BTreeMap<(SagaKey, u8, u16), usize>,
     /// By token of a coordinator, the process that had it last.
     holders: BTreeMap<(SagaKey, u8, u16), usize>,
+    /// Processes that have lied.
+    pub liars: BTreeSet<usize>,
 }
 
 impl Checks {
@@ -80,6 +82,9 @@ impl Checks {
             return;
         }
         if number == 0 {
+            if !transaction.consumes.is_empty() {
+                self.ahead.unnumbered.insert(hash(transaction.bytes()));
+            }
             return;
         }
         let highest = self.boundary.highest.entry((process, life)).or_default();
@@ -138,10 +143,7 @@ impl Checks {
         match header.kind() {
             kind if kind.is_token() => self.token_leaves(process, header),
             Kind::Confirm => self.confirm_leaves(identity, header.amount.get()),
-            Kind::Refused => {
-                self.refusal_leaves(identity, header);
-                Ok(())
-            }
+            Kind::Refused => self.refusal_leaves(identity, header),
             Kind::Result => self.outcome_leaves(header.saga, OutcomeCode::from_code(header.place.get())),
             Kind::Status => match StatusCode::from_code(header.place.get()) {
                 Some(StatusCode::Completed) => self.outcome_leaves(header.saga, Some(OutcomeCode::Completed)),
@@ -262,7 +264,7 @@ impl Checks {
         Ok(())
     }
 
-    fn refusal_leaves(&mut self, identity: &[u8], header: &Header) {
+    fn refusal_leaves(&mut self, identity: &[u8], header: &Header) -> Result<(), Broken> {
         let refusal = Refusal::from_code(header.place.get());
         match refusal {
             Some(Refusal::NoSession) => self.situations.reach(Situation::NoSession),
@@ -271,16 +273,23 @@ impl Checks {
             Some(Refusal::TooLate) => self.situations.reach(Situation::CancelTooLate),
             Some(Refusal::KeyConflict) => self.situations.reach(Situation::KeyConflict),
             Some(Refusal::Stale) => self.situations.reach(Situation::StaleTransaction),
+            Some(Refusal::Forbidden) => self.situations.reach(Situation::ForbiddenRefused),
+            Some(Refusal::TooLarge) => self.situations.reach(Situation::OversizeRefused),
             _ => {}
         }
         let number = header.amount.get();
-        let Some(connection) = self.boundary.connections.get_mut(identity).filter(|_| number > 0) else { return };
-        let Some(at) = connection.open.iter().position(|&(open, _)| open == number) else { return };
-        let Some((_, wish)) = connection.open.remove(at) else { return };
+        let Some(connection) = self.boundary.connections.get_mut(identity).filter(|_| number > 0) else {
+            return Ok(());
+        };
+        let Some(at) = connection.open.iter().position(|&(open, _)| open == number) else { return Ok(()) };
+        let Some((_, wish)) = connection.open.remove(at) else { return Ok(()) };
+        // What ran ahead of a record that was lost may be answered for what it is not any more.
+        let is_honest = !self.boundary.liars.contains(&connection.process) && !self.ahead.has_been_open;
         match wish {
             Wish::Spill(_) => self.situations.reach(Situation::StaleSpill),
             Wish::Consume(keys, kind) if refusal == Some(Refusal::Stale) => {
-                let Some(saga) = keys.first().and_then(|key| self.history.saga(saga_key(key.saga))) else { return };
+                let saga = keys.first().and_then(|key| self.history.saga(saga_key(key.saga)));
+                let Some(saga) = saga else { return Ok(()) };
                 let of_run = keys[0].kind() == Kind::Run;
                 let is_done = of_run && saga.done & 1 << keys[0].place.get() != 0;
                 if kind == Kind::Fail && is_done {
@@ -289,8 +298,12 @@ impl Checks {
                     self.situations.reach(Situation::AbortBeforeForward);
                 }
             }
+            Wish::Consume(keys, kind) => {
+                ensure!(!is_honest, "rule 13", "{kind:?} {number} of an honest process is {refusal:?}: {keys:?}");
+            }
             _ => {}
         }
+        Ok(())
     }
 }
 

@@ -113,7 +113,7 @@ impl History {
             return self.is_same(kind, lsn, payload);
         }
         ensure!(lsn == self.lsn() + 1, "I9", "record {} is missing: {lsn} follows {}", self.lsn() + 1, self.lsn());
-        self.hashes.push(hash(kind, payload));
+        self.hashes.push(hash_of_record(kind, payload));
         if kind != Some(RecordKind::Transactions) {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl History {
     /// Whether a record that was durable says what it said then.
     pub fn is_same(&self, kind: Option<RecordKind>, lsn: u64, payload: &[u8]) -> Result<(), Broken> {
         let was = self.hashes.get(lsn as usize - 1).copied();
-        ensure!(was == Some(hash(kind, payload)), "I9", "record {lsn} is another one than was durable");
+        ensure!(was == Some(hash_of_record(kind, payload)), "I9", "record {lsn} is another one than was durable");
         Ok(())
     }
 
@@ -207,6 +207,15 @@ impl History {
         self.sagas.get(&saga_key(key.saga))?.pending.get(&(key.kind, key.place.get())).copied()
     }
 
+    /// The steps of running sagas that are durably asked for.
+    pub fn asked_for(&self) -> Vec<(SagaKey, usize)> {
+        let running = self.sagas.iter().filter(|(_, saga)| saga.ended.is_none());
+        let pending =
+            running.flat_map(|(&key, saga)| saga.pending.keys().map(move |&(kind, place)| (key, kind, place)));
+        let runs = pending.filter(|&(_, kind, _)| kind == Kind::Run.code());
+        runs.map(|(key, _, place)| (key, usize::from(place))).collect()
+    }
+
     /// The saga that was begun with this key.
     pub fn started(&self, start_key: &[u8]) -> Option<&SagaHistory> {
         self.by_start_key.get(start_key).and_then(|key| self.sagas.get(key))
@@ -226,9 +235,13 @@ pub fn skipped(section: &[u8]) -> u64 {
     })
 }
 
-fn hash(kind: Option<RecordKind>, payload: &[u8]) -> u64 {
-    let first = kind.map_or(0, |kind| kind as u64 + 1);
-    payload.chunks(8).fold(first, |hash, chunk| {
+fn hash_of_record(kind: Option<RecordKind>, payload: &[u8]) -> u64 {
+    hash(payload) ^ kind.map_or(0, |kind| kind as u64 + 1)
+}
+
+/// A hash that is the same everywhere.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);
         (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95)

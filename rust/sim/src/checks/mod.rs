@@ -1,6 +1,29 @@
 //! The invariants, judged on every event: what the log says (`history`), what the services did (`ledger`), what passes
 //! the broker's socket (`boundary`), what may run ahead of the log (`ahead`), and whether the log alone gives the same
 //! state (`replay`).
+//!
+//! ```text
+//! I1   one token a branch          transitions: what is consumed, and published instead, to the last bit
+//! I2   keys are used once          transitions, boundary
+//! I3   all effects, or none        ledger: when an outcome is durable, with each later effect, and at the end of all
+//! I4   once an attempt             ledger
+//! I5   undo after do, never after  ledger
+//! I6   outcomes never change       transitions; the client's own book (hosts/client)
+//! I7   the order of compensations  ledger for what was done, transitions for what is asked
+//! I8   told is durable             boundary, ledger, hosts/client; what may run ahead of the log: ahead
+//! I9   consumed stays consumed     history with each start, boundary; a log that holds it and does not start
+//! I10  constant memory             hosts/peer: a coordinator's table
+//! I11  tokens have a bound         transitions
+//! I13  a deadline, or it is seen   hosts/watch, with each tick of the broker
+//! I15  what is forged changes      transitions: `lies` says what is forged
+//!      nothing
+//! I16  room for what has begun     hosts/broker, on a disk that is the broker's alone
+//! I17  the log alone is enough     replay, after each start and at the end, twice
+//! I18  everything ends             world: so long after the last fault, all told, nothing left anywhere
+//! I19  the books balance           ledger at the end of all
+//! I20  messages as planned         world, where nothing fails
+//! ```
+//! I14 is about holds, which there are not yet.
 
 mod ahead;
 mod boundary;

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use sagacore_broker::Broker;
 
+use super::history::hash;
+
 /// What the log says, as far as a broker knows it: running sagas with their tokens, and ended ones.
 pub fn digest(broker: &Broker, sequences: u64) -> String {
     let state = broker.state();
@@ -31,14 +33,20 @@ pub fn digest(broker: &Broker, sequences: u64) -> String {
         for token in tokens {
             let _ = writeln!(
                 out,
-                "  {:?} {} {:x} {:x} {:x} {:x?}",
-                token.kind, token.position, token.done, token.active, token.undo, token.body
+                "  {:?} {} {:x} {:x} {:x} {:x}",
+                token.kind,
+                token.position,
+                token.done,
+                token.active,
+                token.undo,
+                hash(&token.body)
             );
         }
     }
     for sequence in 1..sequences {
         if let Some(outcome) = state.outcomes.get(sequence) {
-            let _ = writeln!(out, "{} {:?} {:x} {:x?}", outcome.id, outcome.code, outcome.key_hash, outcome.body);
+            let body = hash(&outcome.body);
+            let _ = writeln!(out, "{} {:?} {:x} {body:x}", outcome.id, outcome.code, outcome.key_hash);
         }
     }
     out

@@ -6,12 +6,12 @@ use sagacore_broker::broker::{Opened, Room};
 use sagacore_broker::log::{Disk, DiskError, LogError};
 use sagacore_broker::{Broker, Config, RecordKind, Visibility, Window};
 
+use super::watch::Watch;
 use crate::checks::{describe, digest};
-use crate::env::{Env, FRAMES_A_WAKE, Seat};
+use crate::env::{Env, Seat};
 use crate::log::{Frame, Log, read};
-use crate::mutation::Mutation;
 use crate::network::identity;
-use crate::options::Options;
+use crate::options::{Fault, Options};
 use crate::schedule::Event;
 use crate::situations::Situation;
 
@@ -25,20 +25,25 @@ pub struct BrokerHost {
     pub stalled_until_us: u64,
     frames: Vec<(Box<[u8]>, Vec<u8>)>,
     has_released: bool,
+    watch: Watch,
+    /// Of the last durable record.
+    last_time_ms: u64,
     /// The log has failed: the process ends.
     pub wants_crash: bool,
 }
 
 impl BrokerHost {
-    pub fn new(segment_bytes: u64, seed: u64) -> Self {
+    pub fn new(options: &Options) -> Self {
         Self {
             seat: Seat::new(0, "broker".to_owned()),
             core: None,
-            log: Log::new(segment_bytes, seed),
+            log: Log::new(options.segment_bytes, options.disk_segments, options.seed),
             inbox: VecDeque::new(),
             stalled_until_us: 0,
             frames: Vec::new(),
             has_released: false,
+            watch: Watch::default(),
+            last_time_ms: 0,
             wants_crash: false,
         }
     }
@@ -50,13 +55,13 @@ impl BrokerHost {
         let outcomes = Window { count: env.options.outcomes_max, age_ms: u64::MAX, ..Window::default() };
         let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
         let visibility = if may_run_ahead { Visibility::Relaxed } else { Visibility::Strict };
-        let Options { stuck_after_ms, watermarks, .. } = env.options;
-        Config { secret, outcomes, stuck_after_ms, watermarks, visibility, ..Config::default() }
+        let Options { stuck_after_ms, watermarks, segment_bytes, .. } = env.options;
+        let record_bytes = segment_bytes as usize / 8;
+        Config { secret, outcomes, stuck_after_ms, watermarks, record_bytes, visibility, ..Config::default() }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.
     pub fn start(&mut self, env: &mut Env) -> bool {
-        self.log.disk.set_lies(env.has(Mutation::SyncSkipped), env.has(Mutation::DirectoryNotSynced));
         let (last_lsn, durable_lsn) = (self.log.last_lsn, self.log.durable_lsn);
         let found = match self.log.open() {
             Ok(found) => found,
@@ -92,6 +97,7 @@ impl BrokerHost {
         let read_lsn = found.recovered.next_lsn - 1;
         env.checks.boot(read_lsn, opened.next_lsn, opened.unclean, may_run_ahead);
         let first = core.open(opened, now_ms);
+        core.set_room(self.room());
         self.core = Some(core);
         if let Some(record) = first {
             self.log.append(record);
@@ -101,27 +107,41 @@ impl BrokerHost {
         true
     }
 
+    fn room(&mut self) -> Room {
+        let free_bytes = if self.log.is_full() { 0 } else { self.log.disk.free_bytes().unwrap_or(0) };
+        Room { free_bytes, segment_bytes: self.log.config().segment_bytes }
+    }
+
     /// The log does not start. Only the disk may be the reason.
     fn refuse(&mut self, env: &mut Env, error: &LogError) {
         env.tell(|| format!("broker does not start: {error}"));
         match error {
-            LogError::NoRoom | LogError::Disk { error: DiskError::Full, .. } => env.reach(Situation::NoSpaceToStart),
+            LogError::NoRoom | LogError::Disk { error: DiskError::Full, .. } => {
+                self.note_full(env);
+                env.reach(Situation::NoSpaceToStart);
+            }
             LogError::Disk { .. } => env.reach(Situation::SyncFailed),
             _ => env.violate("I9", format!("the log does not start: {error}")),
         }
         env.after(100_000, Event::Restart { process: 0 });
     }
 
+    /// On a disk of its own the broker always finds room for what has begun (I16).
+    fn note_full(&self, env: &mut Env) {
+        if env.options.disk_segments.is_some() {
+            env.violate("I16", "a record finds no room on a disk that is the broker's alone".to_owned());
+        }
+    }
+
     /// Feeds the broker with what the log holds, and compares that with what was durable.
     fn replay(&mut self, env: &mut Env, core: &mut Broker, frames: &[Frame]) {
-        let skipped = env.has(Mutation::RecordSkipped).then(|| env.random.disk.below(frames.len() as u64 + 1));
         let oldest = frames.first().map_or(1, |frame| frame.lsn);
         if !self.has_released && oldest != 1 {
             env.violate("I9", format!("the log begins with {oldest}, and nothing was released"));
         }
         self.hear_durable(env, frames);
-        for (index, frame) in frames.iter().enumerate() {
-            let Some(kind) = frame.kind.filter(|_| skipped != Some(index as u64)) else { continue };
+        for frame in frames {
+            let Some(kind) = frame.kind else { continue };
             if let Err(error) = core.replay(kind, frame.lsn, frame.time_ms, &frame.payload) {
                 env.checks.violate(&mut env.trace, "I17", error.to_string());
             }
@@ -135,6 +155,7 @@ impl BrokerHost {
     /// These are durable: whatever follows is judged by it.
     fn hear_durable(&mut self, env: &mut Env, frames: &[Frame]) {
         for frame in frames {
+            self.check_time(env, frame);
             let checks = &mut env.checks;
             let durable = checks.history.durable(&checks.models, frame.kind, frame.lsn, &frame.payload);
             env.checks.judge(&mut env.trace, durable);
@@ -145,6 +166,21 @@ impl BrokerHost {
             let found = checks.ledger.check_ended(&checks.models, &checks.history, saga);
             env.judge(found);
         }
+    }
+
+    /// Broker time never goes back (rule 10).
+    fn check_time(&mut self, env: &mut Env, frame: &Frame) {
+        if frame.kind.is_none() || frame.lsn <= env.checks.history.lsn() {
+            return;
+        }
+        if frame.time_ms < self.last_time_ms {
+            let Frame { lsn, time_ms, .. } = frame;
+            env.violate(
+                "rule 10",
+                format!("record {lsn} is of {time_ms} ms, and the one before of {}", self.last_time_ms),
+            );
+        }
+        self.last_time_ms = frame.time_ms;
     }
 
     /// The process dies, with what was not synced, or a part of it.
@@ -174,15 +210,20 @@ impl BrokerHost {
         self.inbox.clear();
         self.frames.clear();
         self.wants_crash = false;
+        self.watch = Watch::default();
         env.network.broker_is_down(env.trace.now_us, &mut env.schedule);
         env.checks.broker_crashed();
     }
 
-    /// A bit of some file has turned: the log refuses to start, or all that it holds is right and nothing that it
+    /// A bit of some file has turned, or a file is gone: the log refuses to start, or all that it holds is right and nothing that it
     /// knows to be durable is missing.
     fn check_damage(&mut self, env: &mut Env) {
         let disk = self.log.disk.copy();
-        disk.flip_some(&mut env.random.disk);
+        if env.random.disk.chance(3_000) {
+            disk.lose_some(&mut env.random.disk);
+        } else {
+            disk.flip_some(&mut env.random.disk);
+        }
         match read(&disk, self.log.config()) {
             Err(_) => env.reach(Situation::DamageRefused),
             Ok(found) => {
@@ -211,7 +252,7 @@ impl BrokerHost {
     pub fn wake(&mut self, env: &mut Env) {
         self.seat.woken();
         let now_ms = self.seat.now_ms(env);
-        for _ in 0..FRAMES_A_WAKE {
+        for _ in 0..self.seat.frames_a_wake(env) {
             let Some((connection, process, frame)) = self.inbox.pop_front() else { break };
             let identity = identity(connection);
             let life = env.lives[process];
@@ -231,15 +272,15 @@ impl BrokerHost {
 
     pub fn tick(&mut self, env: &mut Env) {
         let now_ms = self.seat.now_ms(env);
-        let is_full = self.log.is_full();
-        let free_bytes = if is_full { 0 } else { self.log.disk.free_bytes().unwrap_or(0) };
+        let room = self.room();
         let first_lsns = self.log.first_lsns();
         if let Some(core) = &mut self.core {
-            core.set_room(Room { free_bytes, segment_bytes: self.log.config().segment_bytes });
+            core.set_room(room);
             core.log_has(&first_lsns, self.log.config().segment_bytes);
             // Silence is judged only when everything that was said has been heard.
             if self.inbox.is_empty() {
                 core.tick(now_ms);
+                self.watch.look(env, core, core.time_ms(now_ms));
             }
         }
         self.seat.tick_again(env);
@@ -252,12 +293,8 @@ impl BrokerHost {
         let Some(core) = &mut self.core else { return };
         while let Some(record) = core.flush(now_ms) {
             let lsn = record.lsn;
-            let mut record = record;
             if record.kind == RecordKind::Copies && lsn > 2 {
                 env.checks.situations.reach(Situation::CopiesWritten);
-                if env.has(Mutation::CopiesLost) {
-                    record.payload.clear();
-                }
             }
             env.trace.mix_bytes(&record.payload);
             if record.kind == RecordKind::Transactions {
@@ -267,9 +304,6 @@ impl BrokerHost {
                 env.checks.violate(&mut env.trace, "I2", format!("record {lsn} follows {}", self.log.last_lsn));
             }
             self.log.append(record);
-            if env.has(Mutation::VisibleBeforeDurable) {
-                core.synced(lsn, now_ms);
-            }
         }
     }
 
@@ -293,6 +327,9 @@ impl BrokerHost {
             Ok(frames) => self.hear_durable(env, &frames),
             Err(error) => {
                 let is_full = matches!(error, LogError::NoRoom);
+                if is_full {
+                    self.note_full(env);
+                }
                 env.reach(if is_full { Situation::NoRoom } else { Situation::SyncFailed });
                 env.tell(|| format!("the log fails: {error}"));
                 self.wants_crash = true;
@@ -308,6 +345,9 @@ impl BrokerHost {
                 env.checks.situations.reach(Situation::SegmentsReleased);
                 self.has_released = true;
                 self.log.release_before(before_lsn);
+                // That is when it matters.
+                let may_crash = !env.is_healed && env.options.faults.contains(&Fault::CrashBroker);
+                self.wants_crash = may_crash && env.random.disk.chance(3_000);
             }
         }
         self.pass_on(env);
@@ -339,12 +379,12 @@ impl BrokerHost {
         let Some(core) = self.core.as_ref().filter(|_| self.log.is_settled()) else { return };
         let (sequences, time_ms) = (core.state().next_sequence, core.time_ms(self.seat.now_ms(env)));
         let live = digest(core, sequences);
+        let found = match read(&self.log.disk.copy(), self.log.config()) {
+            Ok(found) => found,
+            Err(error) => return env.violate("I17", format!("the log cannot be read: {error}")),
+        };
         for _ in 0..2 {
             let mut fresh = Broker::new(self.config(env));
-            let found = match read(&self.log.disk.copy(), self.log.config()) {
-                Ok(found) => found,
-                Err(error) => return env.violate("I17", format!("the log cannot be read: {error}")),
-            };
             for frame in &found.frames {
                 let Some(kind) = frame.kind else { continue };
                 if let Err(error) = fresh.replay(kind, frame.lsn, frame.time_ms, &frame.payload) {

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use sagacore_core::client::{Action, ClientCore, ClientOptions, Subject};
 use sagacore_core::wire::{Kind, OutcomeCode, Refusal, SagaId, Section, Sections, StatusCode};
 
-use crate::checks::{saga_key, skipped};
+use crate::checks::{SagaKey, saga_key, skipped};
 use crate::env::{Env, Seat};
 use crate::model::steps;
-use crate::mutation::Mutation;
 use crate::schedule::Event;
 use crate::situations::Situation;
 
@@ -61,6 +60,10 @@ pub struct ClientHost {
     asked: BTreeMap<u64, Asked>,
     last_correlation: u64,
     lives: u32,
+    /// Before this time nothing is to be started or cancelled.
+    idle_until_us: u64,
+    /// Orders whose outcome it was told.
+    told: usize,
 }
 
 const ACT_EVERY_US: u64 = 20_000;
@@ -90,7 +93,7 @@ impl ClientHost {
             orders.push(Order { key, plan, input, stand: Stand::Due(due_us), was_started: false, cancel_at_us });
         }
         let core = new_core(env.random.processes.next());
-        Self { core, orders, asked: BTreeMap::new(), last_correlation: 0, lives: 0 }
+        Self { core, orders, asked: BTreeMap::new(), last_correlation: 0, lives: 0, idle_until_us: 0, told: 0 }
     }
 
     /// A process begins. What an earlier one was told is known; all else is started, or attached to, again.
@@ -99,6 +102,7 @@ impl ClientHost {
         self.asked.clear();
         self.lives += 1;
         let now_us = env.now_us();
+        self.idle_until_us = now_us;
         for order in &mut self.orders {
             if order.stand == Stand::Asked {
                 order.stand = Stand::Due(now_us);
@@ -115,6 +119,18 @@ impl ClientHost {
 
     /// The application goes on: starts what is due, and asks now and then.
     pub fn act(&mut self, env: &mut Env, seat: &Seat) {
+        if env.now_us() >= self.idle_until_us {
+            self.start_and_cancel(env);
+        }
+        if env.random.clients.chance(500) {
+            self.ask(env);
+        }
+        if self.left() > 0 || !env.is_healed {
+            env.after(ACT_EVERY_US, Event::Act { process: seat.process, life: seat.life });
+        }
+    }
+
+    fn start_and_cancel(&mut self, env: &mut Env) {
         let now_us = env.now_us();
         for index in 0..self.orders.len() {
             if matches!(self.orders[index].stand, Stand::Due(due_us) if due_us <= now_us) && !self.core.is_full() {
@@ -127,13 +143,11 @@ impl ClientHost {
                 self.cancel_order(env, index);
             }
         }
-        if env.random.clients.chance(500) {
-            self.ask(env);
-        }
-        let is_done = self.orders.iter().all(|order| matches!(order.stand, Stand::Told(_)));
-        if !is_done || !env.is_healed {
-            env.after(ACT_EVERY_US, Event::Act { process: seat.process, life: seat.life });
-        }
+        let times = self.orders.iter().map(|order| match order.stand {
+            Stand::Due(due_us) => due_us.min(order.cancel_at_us.unwrap_or(u64::MAX)),
+            _ => order.cancel_at_us.unwrap_or(u64::MAX),
+        });
+        self.idle_until_us = times.min().unwrap_or(u64::MAX);
     }
 
     fn place(&mut self, env: &mut Env, index: usize) {
@@ -210,9 +224,14 @@ impl ClientHost {
     /// An operator retries, or skips, a step that is asked for or compensated now.
     pub fn resolve(&mut self, env: &mut Env) {
         let mut running = Vec::new();
-        for (key, saga) in env.checks.history.sagas.iter().filter(|(_, saga)| saga.ended.is_none()) {
+        let only_stuck = !env.stuck.is_empty() && env.random.clients.coin();
+        let is_meant = |key: &SagaKey| !only_stuck || env.stuck.contains(key);
+        for (key, saga) in env.checks.history.sagas.iter().filter(|(key, saga)| saga.ended.is_none() && is_meant(key)) {
             let steps = saga.pending.keys().filter(|(kind, _)| [Kind::Run.code(), Kind::Undo.code()].contains(kind));
             running.extend(steps.map(|&(_, step)| (*key, step as u8)));
+            // Or one that is perhaps just being asked for.
+            let some = env.random.clients.index(env.checks.models[saga.plan].count);
+            running.push((*key, some as u8));
         }
         let Some(((sequence, nonce), step)) = env.random.clients.pick(&running) else { return };
         let action = if env.random.clients.coin() { Action::Retry } else { Action::Skip };
@@ -283,7 +302,9 @@ impl ClientHost {
     fn again_later(&mut self, env: &mut Env, index: usize, correlation: u64) {
         self.asked.remove(&correlation);
         if !matches!(self.orders[index].stand, Stand::Told(_)) {
-            self.orders[index].stand = Stand::Due(env.now_us() + 20_000);
+            let due_us = env.now_us() + 20_000;
+            self.orders[index].stand = Stand::Due(due_us);
+            self.idle_until_us = self.idle_until_us.min(due_us);
             self.orders[index].was_started = false;
         }
     }
@@ -291,11 +312,7 @@ impl ClientHost {
     fn hear_outcome(&mut self, env: &mut Env, seat: &Seat, index: usize, told: &Told) {
         self.asked.remove(&told.correlation);
         let order = &mut self.orders[index];
-        let mut code = OutcomeCode::from_code(told.code);
-        if env.has(Mutation::OutcomeTurned) && index % 50 == 7 {
-            code = Some(OutcomeCode::Completed);
-        }
-        let Some(code) = code else { return };
+        let Some(code) = OutcomeCode::from_code(told.code) else { return };
         let name = String::from_utf8_lossy(&order.key).into_owned();
         env.trace.tell(|| format!("{} is told that {name}, {}, is {code:?}", seat.name, told.saga));
         if let Stand::Told(before) = order.stand
@@ -306,6 +323,7 @@ impl ClientHost {
         if self.lives > 1 {
             env.reach(Situation::ResultAfterRestart);
         }
+        self.told += usize::from(!matches!(order.stand, Stand::Told(_)));
         order.stand = Stand::Told(code);
         let key = saga_key(told.saga);
         let Some(found) = env.checks.history.saga(key) else {
@@ -321,7 +339,7 @@ impl ClientHost {
 
     /// Sagas whose outcome nobody has told it.
     pub fn left(&self) -> usize {
-        self.orders.iter().filter(|order| !matches!(order.stand, Stand::Told(_))).count()
+        self.orders.len() - self.told
     }
 }
 

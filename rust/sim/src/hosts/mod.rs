@@ -6,6 +6,7 @@ mod client;
 mod peer;
 mod service;
 mod store;
+mod watch;
 mod work;
 
 pub use broker::BrokerHost;

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 
 use sagacore_core::coordinator::Coordinator;
 use sagacore_core::peer::{Link, Peer, PeerOptions};
-use sagacore_core::wire::{Kind, Role, Transactions};
+use sagacore_core::wire::Role;
 
 use super::client::ClientHost;
 use super::service::ServiceHost;
-use crate::env::{Env, FRAMES_A_WAKE, Seat};
-use crate::mutation::Mutation;
+use crate::env::{Env, Seat};
 use crate::schedule::{Event, Stage};
 use crate::situations::Situation;
 
@@ -30,6 +29,11 @@ pub struct PeerHost {
 impl PeerHost {
     pub fn new(process: usize, name: String, core: Core) -> Self {
         Self { seat: Seat::new(process, name), core, inbox: VecDeque::new() }
+    }
+
+    /// Whether it is a process of this service.
+    pub fn serves(&self, service: usize) -> bool {
+        matches!(&self.core, Core::Service(host) if host.service == service)
     }
 
     pub fn start(&mut self, env: &mut Env) {
@@ -73,7 +77,7 @@ impl PeerHost {
 
     pub fn wake(&mut self, env: &mut Env) {
         self.seat.woken();
-        for _ in 0..FRAMES_A_WAKE {
+        for _ in 0..self.seat.frames_a_wake(env) {
             let Some(frame) = self.inbox.pop_front() else { break };
             self.receive(env, &frame);
         }
@@ -87,9 +91,6 @@ impl PeerHost {
         let now_ms = self.seat.now_ms(env);
         match &mut self.core {
             Core::Coordinator(core) => {
-                if env.has(Mutation::ArrivalLost) && has_arrival(frame) && env.random.faults.chance(100) {
-                    return;
-                }
                 if let Err(error) = core.receive(frame, now_ms) {
                     env.violate("format", format!("a coordinator was sent a malformed frame: {error}"));
                 }
@@ -168,15 +169,7 @@ impl PeerHost {
                 Core::Service(host) => host.frame(now_ms),
                 Core::Client(host) => host.core.frame(now_ms),
             };
-            let Some(mut frame) = frame else { return };
-            let is_service = matches!(self.core, Core::Service(_));
-            if is_service && env.has(Mutation::OutboxForgets) && env.random.faults.chance(50) {
-                continue;
-            }
-            let is_coordinator = matches!(self.core, Core::Coordinator(_));
-            if is_coordinator && env.has(Mutation::DoneForged) {
-                forge_done(&mut frame);
-            }
+            let Some(frame) = frame else { return };
             env.send_up(self.seat.process, frame);
         }
     }
@@ -209,24 +202,4 @@ pub fn new_coordinator(env: &mut Env) -> Coordinator {
         outbox_bytes_max: 1 << 20,
     });
     Coordinator::new(env.options.slots, peer)
-}
-
-/// Whether a frame has the arrival of a branch.
-fn has_arrival(frame: &[u8]) -> bool {
-    let transactions = Transactions::parse(frame).into_iter().flatten().map_while(Result::ok);
-    transactions.flat_map(|transaction| transaction.messages()).any(|message| message.header.kind() == Kind::Done)
-}
-
-/// Claims one step more in what follows a join.
-fn forge_done(frame: &mut [u8]) {
-    let mut at = 0;
-    while at + 24 <= frame.len() {
-        let length = u32::from_le_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]) as usize;
-        let consumes = usize::from(u16::from_le_bytes([frame[at + 6], frame[at + 7]]));
-        let message = at + 24 + consumes * 24;
-        if message + 128 <= at + length && frame[message + 5] == Kind::Run.code() {
-            frame[message + 40] ^= 0x80;
-        }
-        at += length.max(24);
-    }
 }

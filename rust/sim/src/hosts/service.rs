@@ -10,7 +10,6 @@ use super::activity::{Activity, Outcome};
 use super::store::{CallKey, Pinned};
 use crate::checks::{StepKey, saga_key};
 use crate::env::{Env, Seat};
-use crate::mutation::Mutation;
 use crate::options::{FenceMode, Options};
 use crate::plans::service_name;
 use crate::random::Random;
@@ -93,13 +92,16 @@ impl ServiceHost {
         let place = env.stores.services[self.service].steps[usize::from(work.step)];
         let key: StepKey = (saga_key(work.saga), work.attempt, place.step);
         self.check_carried(env, &work, key);
+        if self.activities.values().any(|other| other.key == key) {
+            env.violate("rule 3", format!("step {} of {} runs twice at a time in a process", place.step, work.saga));
+        }
         let mut outcome = self.choose(env, &work);
         // Another process must be able to do it.
         if outcome == Outcome::Stuck && !env.stores.services[self.service].stuck.insert(key) {
             outcome = Outcome::Succeed;
         }
         let ticket = work.ticket;
-        let call_key = self.call_key(env, &work);
+        let call_key = work.idempotency_key;
         let half_us = call_half_us(env, self.service);
         let options = &env.stores.services[self.service].options;
         let (mode, timeout_us) = (options.mode, options.timeout_ms * 1_000);
@@ -119,14 +121,6 @@ impl ServiceHost {
         if outcome != Outcome::Hang {
             env.after(delay_us, Event::Work { process, life, ticket, stage: first });
         }
-    }
-
-    fn call_key(&mut self, env: &mut Env, work: &Work) -> CallKey {
-        let mut key = work.idempotency_key;
-        if env.has(Mutation::KeyOfDelivery) {
-            key[..2].copy_from_slice(&work.deliveries.to_le_bytes());
-        }
-        key
     }
 
     /// The input, and the results that the step reads, are those of the saga and of the effects.

@@ -1,6 +1,7 @@
 //! What a service's handlers do, by where its fence is: each function is one atomic commit, or one call.
 
 use sagacore_core::fence::{Event, OnRun, OnUndo, RowState, on_run, on_undo};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::worker::{Phase, Verdict};
 
 use super::activity::{Activity, Outcome};
@@ -8,7 +9,6 @@ use super::service::{ServiceHost, applied, charge, note_row, undone};
 use super::store::{LateCall, Pinned, Row};
 use crate::checks::StepKey;
 use crate::env::Env;
-use crate::mutation::Mutation;
 use crate::schedule::{self, Stage};
 use crate::situations::Situation;
 
@@ -16,9 +16,6 @@ const REASON: &[u8] = b"the answer is no";
 
 impl ServiceHost {
     fn row(&self, env: &Env, key: StepKey) -> Row {
-        if env.has(Mutation::NoFence) {
-            return Row::default();
-        }
         env.stores.services[self.service].rows.get(&key).cloned().unwrap_or_default()
     }
 
@@ -40,12 +37,7 @@ impl ServiceHost {
         row.class = activity.work.class;
         row.record(event, answer);
         row.tries += u32::from(event == Event::Tried);
-        let is_dropped = match event {
-            Event::UndoBegun => row.state == RowState::Tombstone && env.has(Mutation::NoTombstone),
-            Event::RejectedCleanly => env.has(Mutation::RejectionNotStored),
-            _ => false,
-        };
-        if row.state != RowState::Empty && !is_dropped {
+        if row.state != RowState::Empty {
             env.stores.services[self.service].rows.insert(key, row.clone());
         }
         row
@@ -70,7 +62,7 @@ impl ServiceHost {
                 return activity.retry();
             }
             match self.memory.insert(key, false) {
-                Some(true) if !env.has(Mutation::UndoSkipped) => undone(env, key),
+                Some(true) if !is_broken(Mutation::UndoSkipped) => undone(env, key),
                 Some(_) => {}
                 None => env.checks.ledger.closed(key),
             }
@@ -115,7 +107,7 @@ impl ServiceHost {
         }
         match on_run(row.state) {
             OnRun::Call | OnRun::CallAgain => self.act_with_row(env, activity),
-            OnRun::AnswerDone if env.has(Mutation::ResultNotFromRow) => {
+            OnRun::AnswerDone if is_broken(Mutation::ResultNotFromRow) => {
                 let result = Self::result_for(env, activity);
                 activity.end(Verdict::Done, &result)
             }
@@ -144,7 +136,7 @@ impl ServiceHost {
             }
             _ if activity.is_last_try(self.tries_max(env)) => {
                 env.reach(Situation::GivenUpClean);
-                if !env.has(Mutation::GivenUpNotStored) {
+                if !is_broken(Mutation::GivenUpNotStored) {
                     self.record(env, activity, Event::RejectedCleanly, REASON);
                 }
                 activity.end(Verdict::GaveUpClean, REASON)
@@ -154,17 +146,13 @@ impl ServiceHost {
     }
 
     fn compensate_with_row(&mut self, env: &mut Env, activity: &mut Activity, row: RowState) -> Option<Stage> {
-        let mut decision = on_undo(row);
-        if env.has(Mutation::UndoRepeated) && decision == OnUndo::AnswerUndone && row == RowState::Undone {
-            decision = OnUndo::Compensate;
-        }
-        match decision {
+        match on_undo(row) {
             OnUndo::Compensate | OnUndo::CompensateUncertain => {
                 if matches!(activity.outcome, Outcome::Fail | Outcome::Late) {
                     return activity.retry();
                 }
                 self.record(env, activity, Event::Compensated, b"");
-                if !env.has(Mutation::UndoSkipped) {
+                if !is_broken(Mutation::UndoSkipped) {
                     undone(env, activity.key);
                 }
             }
@@ -246,7 +234,7 @@ impl ServiceHost {
     }
 
     fn cancel_by_key(&self, env: &mut Env, activity: &Activity, pinned: Option<Pinned>) {
-        if env.has(Mutation::UndoSkipped) {
+        if is_broken(Mutation::UndoSkipped) {
             return;
         }
         env.stores.services[self.service].gateway.insert(activity.call_key, Pinned::Cancelled);
@@ -302,7 +290,7 @@ impl ServiceHost {
             return activity.retry();
         }
         let row = self.row(env, activity.key);
-        let is_alone = row.tries == activity.try_number || env.has(Mutation::CleanBesideOthers);
+        let is_alone = row.tries == activity.try_number || is_broken(Mutation::CleanBesideOthers);
         if !activity.was_tried && is_alone && row.state == RowState::Intent {
             self.record(env, activity, Event::RejectedCleanly, REASON);
             return activity.end(Verdict::Rejected, REASON);

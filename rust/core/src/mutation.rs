@@ -1,0 +1,186 @@
+//! Rules broken on purpose, one at a time, each where it is kept: the simulator must notice every one, or its checks are
+//! worth nothing. `make mutants` runs them all.
+//!
+//! Without the feature `mutations`, which no release has, `is_broken` is the constant `false`.
+
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// A broken rule.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutation { $($(#[$doc])* $name),+ }
+
+        impl Mutation {
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+        }
+    };
+}
+
+mutations! {
+    // What the broker accepts.
+    /// A transaction is applied though something that it consumes is not pending any more.
+    StaleForwardApplied,
+    /// A FAIL aborts its saga though its RUN is not pending any more.
+    StaleAbortApplied,
+    /// An abort undoes what is done, not what may have run.
+    AbortSetWithoutActive,
+    /// A saga is aborted though its pivot was delivered.
+    AbortWhileDeciding,
+    /// A saga is aborted though its pivot is done.
+    AbortPastPivot,
+    /// A saga is aborted though it is compensated already.
+    AbortOfUndoing,
+    /// The pivot is given up though it may have taken effect.
+    PivotGivenUp,
+    /// The pivot may not say no.
+    PivotRejectionRefused,
+    /// Headers are not compared with the plan.
+    HeadersNotChecked,
+    /// Anybody may answer for a step.
+    SendersNotChecked,
+    /// A message may be larger than its plan says.
+    SizesNotChecked,
+    /// A START whose key is known begins another saga.
+    StartsNotDeduplicated,
+    /// A key may be used again with another input.
+    KeyConflictIgnored,
+    /// An ended saga is not remembered.
+    OutcomeNotRemembered,
+    /// An outcome is told as it was not.
+    OutcomeTurned,
+    /// The outcome does not tell what an operator skipped.
+    SkipNotTold,
+    /// New sagas begin though the running ones may need the room.
+    RoomIgnored,
+
+    // What leaves the broker, and when.
+    /// What a record caused leaves before the record is durable.
+    VisibleBeforeDurable,
+    /// A transaction is confirmed before it is durable.
+    ConfirmedBeforeDurable,
+    /// An operator's retry makes visible what is not durable.
+    RetryMakesVisible,
+
+    // What the broker delivers again, and gives up.
+    DeadlineNeverExpires,
+    StuckNeverListed,
+    DeliveryLimitIgnored,
+    LeaseNeverEnds,
+    /// A peer that says nothing keeps what it was given.
+    SilenceTolerated,
+    /// A refused sender keeps its leases.
+    RefusedKeepsLease,
+    /// What is to be delivered later is not.
+    DelayNeverEnds,
+    /// An arrival that was given to a coordinator is not given to another.
+    ArrivalsInMemory,
+    /// Arrivals are held though the one that they wait for has come.
+    BlindSpill,
+    /// What was spilled does not come with the next arrival.
+    SpilledNotRecalled,
+    /// The slices of a coordinator that is gone are nobody's.
+    SlicesNotDealtAgain,
+
+    // What the log says, and what is read from it.
+    /// Broker time begins anew with each start.
+    TimeStartsAnew,
+    RecordNotReplayed,
+    SagaNotCopied,
+    OutcomeNotCopied,
+    PlanNotCopied,
+    /// Old segments go before the copies of what they hold are durable: broker and log see to that.
+    ReleasedBeforeCopied,
+    MiddleSegmentDeleted,
+    /// Now and then a sync is left out.
+    SyncSkipped,
+    /// A sync that failed is tried again.
+    SyncRetried,
+    /// The name of a new segment is not synced.
+    NameNotSynced,
+    /// The name of a given-up segment is not synced.
+    GivenUpNameNotSynced,
+    /// A sector that was synced is written again.
+    SyncedSectorRewritten,
+    /// Whatever is damaged counts as a torn tail.
+    CutOnAnyChecksum,
+    /// Frames do not say what was durable before them.
+    DurableLsnNotStated,
+    ChecksumNotChecked,
+    /// A recycled segment's checksums are those of its earlier life.
+    ChecksumNotSeeded,
+    /// What is behind the end of the log stays there.
+    TailNotZeroed,
+    /// It stays there, and may continue what is written before it: chain and zeros guard the same.
+    StaleTailAccepted,
+
+    // What a service keeps.
+    NoFence,
+    NoTombstone,
+    RejectionNotStored,
+    IntentNotStored,
+    ResultNotStored,
+    /// A compensation is called again though its row says that it is done.
+    UndoRepeated,
+    /// An UNDO does not wait for its action.
+    UndoDoesNotWait,
+    /// A process does the same thing twice at a time.
+    TwoAtOnce,
+    /// The idempotency key is another one for each delivery.
+    KeyOfDelivery,
+    /// A rejection counts as clean though an earlier try may have taken effect.
+    UncertainRejectionClean,
+    /// The credit of what is finished is not given back.
+    CreditNotReturned,
+    // Four that whoever drives a worker keeps: Python's fences, or what stands for them.
+    /// An action that was given up without effect is not stored as that.
+    GivenUpNotStored,
+    /// A rejection counts as clean though another try runs.
+    CleanBesideOthers,
+    /// A repetition is answered with a new result.
+    ResultNotFromRow,
+    /// A compensation is answered without being done.
+    UndoSkipped,
+
+    // What coordinators and sessions keep, and what a plan means.
+    /// A coordinator forgets an arrival that it was given.
+    ArrivalLost,
+    /// A join goes on without all of its arrivals.
+    JoinWithoutAll,
+    /// What is not confirmed is not sent again in the next session.
+    OutboxForgets,
+    /// Everything is undone side by side.
+    UndoOrderIgnored,
+}
+
+/// Whether this rule is broken now.
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub const fn is_broken(_: Mutation) -> bool {
+    false
+}
+
+#[cfg(feature = "mutations")]
+pub use selection::{is_broken, select};
+
+#[cfg(feature = "mutations")]
+mod selection {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static SELECTED: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    pub fn is_broken(mutation: Mutation) -> bool {
+        SELECTED.get() == Some(mutation)
+    }
+
+    /// Breaks this rule, and no other one, in this thread from now on.
+    pub fn select(mutation: Option<Mutation>) {
+        SELECTED.set(mutation);
+    }
+}
