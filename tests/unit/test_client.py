@@ -137,21 +137,23 @@ def test_starts_of_one_turn_share_a_frame(broker: FakeBroker) -> None:
     run(body)
 
 
-def test_a_full_broker_is_asked_again(broker: FakeBroker) -> None:
+@pytest.mark.parametrize("refusal", [Refusal.FULL, Refusal.CLASS_FULL])
+def test_a_full_broker_is_asked_again(broker: FakeBroker, refusal: Refusal) -> None:
     async def body(client: Client) -> None:
-        broker.refusals = [(Refusal.FULL, "no room")] * 3
+        broker.refusals = [(refusal, "no room")] * 3
         assert (await client.start(buy, ORDER, key="k")).id
 
     run(body)
     assert len(broker.of_kind(START)) == 4
 
 
-def test_a_broker_that_stays_full_refuses(broker: FakeBroker) -> None:
+@pytest.mark.parametrize(("refusal", "code"), [(Refusal.FULL, "SAGA-E302"), (Refusal.CLASS_FULL, "SAGA-E309")])
+def test_a_broker_that_stays_full_refuses(broker: FakeBroker, refusal: Refusal, code: str) -> None:
     async def body(client: Client) -> None:
-        broker.refusals = [(Refusal.FULL, "no room")] * 1000
+        broker.refusals = [(refusal, "no room")] * 1000
         with pytest.raises(StartRefused, match="no room") as caught:
             await client.start(buy, ORDER, key="k")
-        assert (caught.value.code, caught.value.retryable) == ("SAGA-E302", True)
+        assert (caught.value.code, caught.value.retryable) == (code, True)
 
     run(body, timeout=0.2)
 

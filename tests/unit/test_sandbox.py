@@ -369,6 +369,17 @@ def test_hours_are_a_moment() -> None:
     asyncio.run(main())
 
 
+def test_rows_are_forgotten_once_their_sagas_have_ended() -> None:
+    async def test(box: Sandbox) -> None:
+        assert await box.run(chain, ORDER) == DONE
+        box.crash_before(schedule)  # until the broker notices, time passes
+        assert isinstance(await box.run(chain, ORDER), Completed)
+        rows = box.db("orders").execute("select sequence from sagacore_fence").fetchall()
+        assert rows == [(2,)]
+
+    play(test)
+
+
 def test_the_fences_clock_keeps_up_with_the_sandbox() -> None:
     """An UNDO that finds an intent of a dead process waits until the action must have ended, and no longer."""
     slow = Service("slow")

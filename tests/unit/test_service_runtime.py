@@ -427,6 +427,28 @@ def test_a_fence_that_failed_ends_the_process(tmp_path: Path) -> None:
         serve(bench, None)
 
 
+def test_what_the_core_was_told_of_ended_sagas_goes_to_the_fence(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    bench = Bench(shop(), fence=f"sqlite:{path}")
+
+    async def test() -> None:
+        ended, running = bench.work("price", 1), bench.work("price", 2)
+        await bench.said(ended, running)
+        serving = asyncio.create_task(bench.process.serve(stop := asyncio.Event()))
+        bench.core.told = (9, 1, 7, [2] * 21, [])
+        db = sqlite3.connect(path)
+        async with asyncio.timeout(5):
+            while db.execute("select sequence from sagacore_fence").fetchall() != [(2,)]:  # noqa: ASYNC110 (as above)
+                await asyncio.sleep(0.01)
+        db.close()
+        again = (100, *ended[1:])
+        assert await bench.said(again) == [(Verdict.DROP, b"")]
+        stop.set()
+        await serving
+
+    run(bench, test)
+
+
 def test_codes_are_the_cores() -> None:
     for state in RowState:
         assert fence_on_run(state) in range(1, 6)
