@@ -127,14 +127,16 @@ class SandboxProcess:
         self._fence.connect(service)
 
     def receive(self, frame: bytes, now_ms: int) -> None:
-        """Take a frame, and begin what is to be called."""
-        self._take(self.core.receive(frame, now_ms))
-
-    def pass_time(self) -> None:
-        """The clock has gone on: store what was told meanwhile. Raises FenceError (SAGA-E604)."""
+        """Take a frame, store what it tells of ended sagas, and begin what is to be called."""
+        works = self.core.receive(frame, now_ms)
         told = self.core.take_watermark()
-        if told is not None:
-            self._fence.learn(Watermark(*told))
+        if told is not None and not self._is_dead:
+            try:
+                self._fence.learn(Watermark(*told))
+            except FenceError as error:
+                self._failed(error)
+                return
+        self._take(works)
 
     async def close(self) -> None:
         """End, and with it what runs."""

@@ -228,8 +228,6 @@ class _World:
             if self._clock.now_ms >= until_ms:
                 raise TimeoutError
             self._clock.step(until_ms)
-            for process in self._processes.values():
-                process.pass_time()
             self._wires.tick()
             await asyncio.sleep(0)
 
