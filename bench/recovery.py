@@ -118,7 +118,6 @@ class FirstDelivery:
             memory_fence=True,
             lease_ms=30_000,
             credit=256,
-            retention_ms=600_000,
         )
         self._link = Link(endpoint, self._core, self._deliver)
         self._link.open()

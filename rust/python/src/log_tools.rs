@@ -56,13 +56,10 @@ type Repaired = (String, Vec<(&'static str, u64)>);
 #[pyfunction]
 pub fn log_repair(py: Python<'_>, directory: &str, is_confirmed: bool) -> PyResult<Option<Repaired>> {
     let found = py.detach(|| {
-        let path = Path::new(directory);
+        // Not even to look: what a broker is writing may look damaged.
+        let disk = FileDisk::open(Path::new(directory))?;
         let config = Config { segment_bytes: SEGMENT_BYTES_DEFAULT, durability: Durability::Sync, nonce: 0 };
-        if is_confirmed {
-            repair(&FileDisk::open(path)?, &config, &mut |_| {})
-        } else {
-            plan_repair(&FileDisk::open_to_read(path)?)
-        }
+        if is_confirmed { repair(&disk, &config, &mut |_| {}) } else { plan_repair(&disk) }
     });
     let found = found.map_err(|error| refused(&error))?;
     Ok(found.map(|cut| {
