@@ -276,7 +276,8 @@ impl Broker {
 
     /// What a record changed becomes visible when it is durable, or at once where it may run ahead of that.
     fn note_applied(&mut self, time_ms: u64) {
-        if self.config.visibility == Visibility::Relaxed && self.ahead_from_lsn <= self.durable_lsn {
+        let is_said = self.ahead_from_lsn <= self.durable_lsn || is_broken(Mutation::RunsAheadUnsaid);
+        if self.config.visibility == Visibility::Relaxed && is_said {
             let (state, queues, durable_lsn) = (&mut self.state, &mut self.queues, self.durable_lsn);
             self.applied.published.retain(|&token| {
                 let waits = !state.may_run_ahead(token, durable_lsn);

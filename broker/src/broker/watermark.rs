@@ -5,6 +5,7 @@
 //! it waits for becomes an exception, by a record of its own: else a restart would take the watermark back.
 
 use sagacore_core::limits::{HEARTBEAT_MS, WATERMARK_CLASSES, WATERMARK_EXCEPTIONS_MAX, WATERMARK_SPAN_MAX};
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::watermark::Watermark;
 use sagacore_core::wire::{Header, Kind, Refusal, Role, Section, TransactionWriter};
 
@@ -85,6 +86,9 @@ impl Watermarks {
         exceptions.sort_unstable();
         let mut marks = [state.next_sequence; WATERMARK_CLASSES];
         for (mark, waits_for) in marks.iter_mut().zip(&mut self.waits_for) {
+            if is_broken(Mutation::WatermarkPassesLive) {
+                continue;
+            }
             if let Some((_, oldest)) = waits_for.first(|saga| is_waited_for(state, saga)) {
                 *mark = sequence(oldest);
             }
@@ -168,7 +172,8 @@ impl Broker {
 
     /// Tells all services what was computed, once it is durable.
     pub(super) fn tell_watermarks(&mut self) {
-        let Some(next) = self.watermarks.next.take_if(|next| next.as_of_lsn <= self.durable_lsn) else { return };
+        let durable_lsn = if is_broken(Mutation::WatermarkToldEarly) { u64::MAX } else { self.durable_lsn };
+        let Some(next) = self.watermarks.next.take_if(|next| next.as_of_lsn <= durable_lsn) else { return };
         self.watermarks.told = next;
         let sessions = self.queues.sessions.iter().filter(|(_, session)| session.role == Role::Service);
         let services: Vec<SessionRef> = sessions.map(|(session, _)| session).collect();

@@ -58,7 +58,8 @@ impl State {
             active &= !(1 << step);
         }
         let plan = &self.plan_of(saga).plan;
-        let reached = if self.sagas[saga].wide { u64::MAX } else { done | active };
+        let reached =
+            if self.sagas[saga].wide && !is_broken(Mutation::WideUndoneByTokens) { u64::MAX } else { done | active };
         let mut header = Header::new(Kind::Revoked);
         header.done = done.into();
         header.active = active.into();

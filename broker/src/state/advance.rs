@@ -203,7 +203,7 @@ impl State {
 
     fn replay_exception(&mut self, header: &Header) {
         if let Some(saga) = self.saga(header.saga) {
-            self.sagas[saga].excepted = true;
+            self.sagas[saga].excepted = !is_broken(Mutation::ExceptionForgotten);
         }
     }
 

@@ -18,6 +18,7 @@ use hashbrown::HashMap;
 use siphasher::sip128::SipHasher24;
 use slotmap::{Key as _, SlotMap, new_key_type};
 
+use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Header, Key, Kind, SagaId};
 
 use by_sequence::BySequence;
@@ -254,7 +255,10 @@ impl State {
     pub fn may_run_ahead(&self, token: TokenRef, durable_lsn: u64) -> bool {
         let token = &self.tokens[token];
         match token.kind {
-            Kind::Start => false,
+            Kind::Start => is_broken(Mutation::StartRunsAhead),
+            _ if is_broken(Mutation::RevokedRunsAhead) && token.kind == Kind::Revoked => true,
+            _ if is_broken(Mutation::PivotRunsAhead) && token.kind == Kind::Run => true,
+            _ if is_broken(Mutation::FirstUndoRunsAhead) && token.kind == Kind::Undo => true,
             Kind::Revoked => self.sagas[token.saga].oldest_lsn <= durable_lsn,
             Kind::Run => self.plan_of(token.saga).plan.pivot.map(u16::from) != Some(token.position),
             Kind::Undo => token.undo != token.done,

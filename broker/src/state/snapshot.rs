@@ -142,7 +142,7 @@ impl State {
     /// A boot begins: sagas with a lower sequence than this become wide.
     pub fn begin_boot(&mut self, relaxed: bool, wide_before: u64) {
         self.relaxed = relaxed;
-        if wide_before > 0 {
+        if wide_before > 0 && !is_broken(Mutation::NotWidened) {
             for saga in self.sagas.values_mut().filter(|saga| saga.id.sequence.get() < wide_before) {
                 saga.wide = true;
             }

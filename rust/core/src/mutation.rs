@@ -63,6 +63,20 @@ mutations! {
     ConfirmedBeforeDurable,
     /// An operator's retry makes visible what is not durable.
     RetryMakesVisible,
+    /// A START runs ahead of the log: lost, it leaves no saga to undo what ran.
+    StartRunsAhead,
+    /// The pivot runs ahead of the log: lost, it may be undone after all.
+    PivotRunsAhead,
+    /// The first UNDOs run ahead of the log: the abort that they come from may be lost.
+    FirstUndoRunsAhead,
+    /// A REVOKED runs ahead of its START.
+    RevokedRunsAhead,
+    /// Tokens run ahead before the log says that they may.
+    RunsAheadUnsaid,
+    /// After something that ran ahead was lost, sagas are not wide.
+    NotWidened,
+    /// The abort of a wide saga undoes what its tokens name.
+    WideUndoneByTokens,
 
     // What the broker delivers again, and gives up.
     DeadlineNeverExpires,
@@ -83,6 +97,16 @@ mutations! {
     SpilledNotRecalled,
     /// The slices of a coordinator that is gone are nobody's.
     SlicesNotDealtAgain,
+
+    // Up to where services may forget.
+    /// A watermark passes sagas that run.
+    WatermarkPassesLive,
+    /// A watermark is told before what it is as of is durable.
+    WatermarkToldEarly,
+    /// A stuck saga that no watermark waits for is waited for again after a restart.
+    ExceptionForgotten,
+    /// Rows are forgotten, and what is asked below the watermark is done all the same.
+    ForgottenUnguarded,
 
     // What the log says, and what is read from it.
     /// Broker time begins anew with each start.

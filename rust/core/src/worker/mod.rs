@@ -249,7 +249,8 @@ impl Worker {
     fn has_passed(&self, at: u32) -> bool {
         let entry = self.running.at(at);
         let class = self.plans.get(entry.plan).class;
-        entry.log != self.told.log || self.told.has_passed(class, entry.header.saga.sequence.get())
+        let is_guarded = !is_broken(Mutation::ForgottenUnguarded);
+        is_guarded && (entry.log != self.told.log || self.told.has_passed(class, entry.header.saga.sequence.get()))
     }
 
     fn take(&mut self, message: &Message<'_>, doing: Doing, works: &mut Vec<Work>) {

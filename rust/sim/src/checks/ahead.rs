@@ -23,6 +23,11 @@ pub struct Ahead {
 }
 
 impl Ahead {
+    /// Whether the record that says so is durable.
+    fn is_said(&self, durable_lsn: u64) -> bool {
+        self.boots.last().is_some_and(|&(first_lsn, _)| first_lsn <= durable_lsn)
+    }
+
     /// Whether tokens may run ahead now.
     fn is_open(&self) -> bool {
         self.boots.last().is_some_and(|&(_, may)| may)
@@ -87,7 +92,7 @@ impl Checks {
         let saga = self.history.saga(saga_key(header.saga));
         let may = saga.is_some_and(|saga| may_run_ahead(&self.models[saga.plan], header));
         ensure!(
-            self.ahead.is_open() && may,
+            self.ahead.is_open() && self.ahead.is_said(self.history.lsn()) && may,
             "I9",
             "{kind:?} {place} of {} leaves, and is not durably pending",
             header.saga

@@ -14,6 +14,7 @@
 //! I9   consumed stays consumed     history with each start, boundary; a log that holds it and does not start
 //! I10  constant memory             hosts/peer: a coordinator's table
 //! I11  tokens have a bound         transitions
+//! I12  watermarks                  watermarks, with each that leaves; the services' databases keep them
 //! I13  a deadline, or it is seen   hosts/watch, with each tick of the broker
 //! I15  what is forged changes      transitions: `lies` says what is forged
 //!      nothing

@@ -23,7 +23,9 @@ impl ServiceHost {
     fn has_passed(&self, env: &mut Env, activity: &Activity, situation: Situation) -> bool {
         let work = &activity.work;
         let told = &env.stores.services[self.service].told;
-        let has_passed = told.log == work.log && told.has_passed(work.class, work.saga.sequence.get());
+        let has_passed = !is_broken(Mutation::ForgottenUnguarded)
+            && told.log == work.log
+            && told.has_passed(work.class, work.saga.sequence.get());
         if has_passed {
             env.reach(situation);
         }
