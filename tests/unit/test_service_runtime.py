@@ -284,7 +284,7 @@ def test_one_slow_call_among_many_quick_ones_moves_nothing() -> None:
 def test_coroutines_run_side_by_side_with_their_timeout() -> None:
     service = Service("shop")
 
-    @service.action(compensation=False, timeout=0.2, retry=Retry(tries=2))
+    @service.action(compensation=False, timeout=2, retry=Retry(tries=2))
     async def price(order: Order) -> Priced:
         if order.number == 1:
             raise asyncio.CancelledError
@@ -303,12 +303,12 @@ def test_coroutines_run_side_by_side_with_their_timeout() -> None:
             bench.work("price", 2, deliveries=1),
             bench.work("price", 4, deliveries=1),
         )
-        assert time.perf_counter() - before_s < 1
+        assert time.perf_counter() - before_s < 4
         assert said[:200] == [(Verdict.DONE, {"cents": 3})] * 200
         assert said[200:] == [
             (Verdict.GAVE_UP, b"RuntimeError: the handler cancelled itself"),
             (Verdict.GAVE_UP, b"TimeoutError: the gateway's own"),
-            (Verdict.GAVE_UP, b"TimeoutError: no end after 0.2 s"),
+            (Verdict.GAVE_UP, b"TimeoutError: no end after 2 s"),
         ]
 
     run(bench, test)

@@ -302,6 +302,9 @@ impl Broker {
             self.watch(saga, time_ms);
         }
         if let Some((sequence, attached)) = self.applied.ended.take() {
+            if is_broken(Mutation::ResultRunsAhead) {
+                self.perform(Effect::Ended { sequence, attached: attached.clone() });
+            }
             self.effects.push_back((lsn, Effect::Ended { sequence, attached }));
             self.state.forget(time_ms);
         }

@@ -76,7 +76,7 @@ impl Watermarks {
         if self.exceptions.len() >= self.bounds.exceptions {
             self.exceptions.retain(|&saga| state.sagas.contains_key(saga));
         }
-        self.exceptions.len() >= self.bounds.exceptions
+        self.exceptions.len() >= self.bounds.exceptions && !is_broken(Mutation::ExceptionsUnbounded)
     }
 
     fn compute(&mut self, state: &State, boot_epoch: u32, as_of_lsn: u64) -> Watermark {
@@ -84,6 +84,9 @@ impl Watermarks {
         let sequence = |saga: SagaRef| state.sagas[saga].id.sequence.get();
         let mut exceptions: Vec<u64> = self.exceptions.iter().map(|&saga| sequence(saga)).collect();
         exceptions.sort_unstable();
+        if is_broken(Mutation::ExceptionNotTold) {
+            exceptions.clear();
+        }
         let mut marks = [state.next_sequence; WATERMARK_CLASSES];
         for (mark, waits_for) in marks.iter_mut().zip(&mut self.waits_for) {
             if is_broken(Mutation::WatermarkPassesLive) {
@@ -157,7 +160,7 @@ impl Broker {
         let as_of_lsn = self.next_lsn - 1;
         let watermarks = &mut self.watermarks;
         let is_due = time_ms >= watermarks.computed_ms + HEARTBEAT_MS && as_of_lsn > watermarks.told.as_of_lsn;
-        if !self.batch.is_empty() || watermarks.next.is_some() || !is_due {
+        if !self.batch.is_empty() || watermarks.next.is_some() || !is_due || is_broken(Mutation::WatermarkNeverMoves) {
             return;
         }
         let next = watermarks.compute(&self.state, self.boot_epoch, as_of_lsn);

@@ -169,7 +169,8 @@ impl State {
         self.sagas[saga].oldest_lsn = at.lsn;
         let found = &self.sagas[saga];
         let undoing = u32::from(found.phase == Phase::Undoing);
-        let (pivoted, wide, excepted) = (u32::from(found.pivoted), u32::from(found.wide), u32::from(found.excepted));
+        let is_excepted = found.excepted && !is_broken(Mutation::ExceptionNotCopied);
+        let (pivoted, wide, excepted) = (u32::from(found.pivoted), u32::from(found.wide), u32::from(is_excepted));
         let copy = SagaCopy {
             id: found.id,
             plan: self.plans.get(found.plan).plan.fingerprint.into(),

@@ -1,5 +1,5 @@
-//! Rules broken on purpose, one at a time, each where it is kept: the simulator must notice every one, or its checks are
-//! worth nothing. `make mutants` runs them all.
+//! Rules broken on purpose, one at a time, each where it is kept: the simulator must notice every one, or its checks
+//! are worth nothing. `make mutants` runs them all.
 //!
 //! Without the feature `mutations`, which no release has, `is_broken` is the constant `false`.
 
@@ -69,6 +69,10 @@ mutations! {
     PivotRunsAhead,
     /// The first UNDOs run ahead of the log: the abort that they come from may be lost.
     FirstUndoRunsAhead,
+    /// What an operator decided runs ahead of the log: lost, its step may be undone after those that come after it.
+    DecisionRunsAhead,
+    /// An outcome is told ahead of the log.
+    ResultRunsAhead,
     /// A REVOKED runs ahead of its START.
     RevokedRunsAhead,
     /// Tokens run ahead before the log says that they may.
@@ -105,8 +109,21 @@ mutations! {
     WatermarkToldEarly,
     /// A stuck saga that no watermark waits for is waited for again after a restart.
     ExceptionForgotten,
+    /// The same, where the log is copied forward.
+    ExceptionNotCopied,
+    /// Services are not told which sagas no watermark waits for.
+    ExceptionNotTold,
+    /// As many sagas as there may be are stuck, and watermarks wait for none.
+    ExceptionsUnbounded,
+    /// Watermarks stay where they are, and no row is ever forgotten.
+    WatermarkNeverMoves,
+    /// An older watermark replaces a later one.
+    OlderWatermarkKept,
+    // Two that whoever drives a worker keeps.
     /// Rows are forgotten, and what is asked below the watermark is done all the same.
     ForgottenUnguarded,
+    /// An external call that ends after its row was forgotten makes a new one.
+    LateEndMakesRow,
 
     // What the log says, and what is read from it.
     /// Broker time begins anew with each start.
@@ -167,7 +184,6 @@ mutations! {
     ResultNotFromRow,
     /// A compensation is answered without being done.
     UndoSkipped,
-
     // What coordinators and sessions keep, and what a plan means.
     /// A coordinator forgets an arrival that it was given.
     ArrivalLost,

@@ -20,6 +20,7 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::limits::{WATERMARK_CLASSES, WATERMARK_EXCEPTIONS_MAX};
+use crate::mutation::{Mutation, is_broken};
 
 const WORDS_BEFORE_MARKS: usize = 3;
 const WORDS_BEFORE_EXCEPTIONS: usize = WORDS_BEFORE_MARKS + WATERMARK_CLASSES;
@@ -78,7 +79,7 @@ impl Watermark {
 
     /// Whether it is of another log than the other one, or later.
     pub fn replaces(&self, other: &Self) -> bool {
-        self.log != other.log || self.version() > other.version()
+        self.log != other.log || self.version() > other.version() || is_broken(Mutation::OlderWatermarkKept)
     }
 
     /// Ascends within a log.

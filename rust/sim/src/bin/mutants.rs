@@ -1,5 +1,5 @@
-//! Breaks every rule, one at a time, until a seed notices: the measure of the simulator. `mutants [NAME]...` breaks only
-//! these; `--seeds N` gives up sooner, `mutants NAME --seed S` tells what happens in one seed then. The last line is
+//! Breaks every rule, one at a time, until a seed notices: the measure of the simulator. `mutants [NAME]...` breaks
+//! only these; `--seeds N` gives up sooner, `mutants NAME --seed S` tells what happens in one seed then. The last line is
 //! JSON.
 
 use std::io::Write as _;

@@ -215,8 +215,8 @@ impl BrokerHost {
         env.checks.broker_crashed();
     }
 
-    /// A bit of some file has turned, or a file is gone: the log refuses to start, or all that it holds is right and nothing that it
-    /// knows to be durable is missing.
+    /// A bit of some file has turned, or a file is gone: the log refuses to start, or all that it holds is right and
+    /// nothing that it knows to be durable is missing.
     fn check_damage(&mut self, env: &mut Env) {
         let disk = self.log.disk.copy();
         if env.random.disk.chance(3_000) {

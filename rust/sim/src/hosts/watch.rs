@@ -1,5 +1,5 @@
-//! Whether every live saga has a deadline before it, is deciding, or must end soon and is listed as stuck if it does not
-//! (I13): looked at with each tick of the broker, right after its own.
+//! Whether every live saga has a deadline before it, is deciding, or must end soon and is listed as stuck if it does
+//! not (I13): looked at with each tick of the broker, right after its own.
 
 use std::collections::BTreeMap;
 

@@ -23,13 +23,13 @@ impl ServiceHost {
     fn has_passed(&self, env: &mut Env, activity: &Activity, situation: Situation) -> bool {
         let work = &activity.work;
         let told = &env.stores.services[self.service].told;
-        let has_passed = !is_broken(Mutation::ForgottenUnguarded)
-            && told.log == work.log
-            && told.has_passed(work.class, work.saga.sequence.get());
+        let has_passed = told.log == work.log && told.has_passed(work.class, work.saga.sequence.get());
         if has_passed {
             env.reach(situation);
         }
-        has_passed
+        let late = situation == Situation::LateEndBelowWatermark;
+        let unchecked = if late { Mutation::LateEndMakesRow } else { Mutation::ForgottenUnguarded };
+        has_passed && !is_broken(unchecked)
     }
 
     /// Commits an event to the row.
