@@ -1,6 +1,6 @@
 //! Breaks every rule, one at a time, until a seed notices: the measure of the simulator. `mutants [NAME]...` breaks
-//! only these; `--seeds N` gives up sooner, `mutants NAME --seed S` tells what happens in one seed then. The last line is
-//! JSON.
+//! only these; `--seeds N` gives up sooner, `mutants NAME --seed S` tells what happens in one seed then. The last line
+//! is JSON.
 
 use std::io::Write as _;
 use std::process::ExitCode;
