@@ -99,7 +99,7 @@ model: ## Check the model of the protocol, and that it catches every broken rule
 SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: ## Throw mutated bytes at the parsers: SECONDS=60 SEED=1
+fuzz: ## Throw mutated bytes at each parser, at the broker and its log: SECONDS=60 SEED=1
 	cargo run --profile fuzz --locked --package sagacore-fuzz -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 CHAOS_LIBRARY := target/release/libsagacore_chaos.so

@@ -55,7 +55,13 @@ class Cores:
             for identity, peer in self._peers.items():
                 while (frame := peer.frame(time_ms)) is not None:
                     frames.append((identity, frame))
-            answers = self._broker.receive(frames, time_ms) + self._broker.synced(time_ms)
+            answers = []
+            waiting = frames
+            while waiting:
+                said, heard = self._broker.receive(waiting, time_ms)
+                answers += said
+                waiting = waiting[heard:]
+            answers += self._broker.synced(time_ms)
             for identity, answer in answers:
                 self._peers[identity].receive(answer, time_ms)
             is_quiet = not frames and not answers

@@ -15,18 +15,29 @@ from typing import Final, Protocol
 
 import zmq
 
-from sagacore.errors import UsageError
+from sagacore.errors import ProtocolError, UsageError
 
 FRAME_BYTES_MAX: Final = 1 << 20
 FRAMES_A_WAKE: Final = 256
-"""Frames taken from a socket before other things of the loop get their turn."""
+BYTES_A_WAKE: Final = 1 << 20
+"""Frames taken from a socket before other things of the loop get their turn, and their bytes. ZeroMQ takes them from
+all peers in turn, so one that fills its frames holds up the others for one of them, not for hundreds."""
 TICK_S: Final = 0.05
+HELD_S: Final = 0.001
+"""So long frames wait that cannot be judged yet."""
 HANDSHAKE_MS: Final = 2_000
 RECONNECT_MS: Final = 50
 RECONNECT_MAX_MS: Final = 500
 PORT_MAX: Final = 65_535
 QUEUED_FRAMES_MAX: Final = 4_096
-"""Frames that ZeroMQ keeps for one peer, each way. What they carry is bounded by credit."""
+"""Frames that ZeroMQ keeps in a peer, each way. What they carry is bounded by credit."""
+HEARD_FRAMES_MAX: Final = 64
+TOLD_FRAMES_MAX: Final = 512
+"""Frames that ZeroMQ keeps in the broker for each connection: from it, and to it. Peers do not mean well."""
+UNREAD_MS: Final = 10_000
+"""A peer behind tcp that takes nothing for so long is cut off by the system, and what is kept for it is freed."""
+BACKLOG: Final = 1_024
+"""Connections that wait to be accepted: all peers come at once when a broker starts again."""
 
 log = logging.getLogger("sagacore.transport")
 
@@ -145,7 +156,11 @@ class Link:
                 frame = socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            self._deliver(frame, time_ms)
+            try:
+                self._deliver(frame, time_ms)
+            except ProtocolError as error:
+                log.error("%s; connecting anew", error)  # noqa: TRY400 (the text says all)
+                self._connect()
             if self._socket is not socket:
                 return
         self.flush()
@@ -168,11 +183,13 @@ class Link:
 class Hub:
     """The broker's socket: frames with the identities that they come from and go to, in the running loop."""
 
-    def __init__(self, endpoint: str, deliver: Callable[[list[tuple[bytes, bytes]], int], None]) -> None:
+    def __init__(self, endpoint: str, deliver: Callable[[list[tuple[bytes, bytes]], int], int]) -> None:
         self.endpoint = endpoint
         self._deliver = deliver
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.ROUTER)
+        self._held: list[tuple[bytes, bytes]] = []
+        """Frames that were received and not judged yet."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor = -1
         self._again: asyncio.Handle | None = None
@@ -180,8 +197,14 @@ class Hub:
     def open(self) -> None:
         """Bind, and begin to deliver. Raises UsageError (SAGA-E505) for an endpoint that cannot be bound."""
         _set_limits(self._socket)
+        self._socket.setsockopt(zmq.RCVHWM, HEARD_FRAMES_MAX)
+        self._socket.setsockopt(zmq.SNDHWM, TOLD_FRAMES_MAX)
+        self._socket.setsockopt(zmq.TCP_MAXRT, UNREAD_MS)
+        self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         # Without it a frame for a peer that is gone or takes nothing is dropped in silence.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        # Nobody takes an identity over from a peer that has it.
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
         _check_port(self.endpoint)
         if _is_listened_to(self.endpoint):  # to bind would take the socket's file away from its owner
             raise _bad_endpoint(self.endpoint, "another process listens there")
@@ -209,8 +232,8 @@ class Hub:
 
     @property
     def is_drained(self) -> bool:
-        """Whether nothing waits to be received."""
-        return not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
+        """Whether nothing waits to be heard."""
+        return not self._held and not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
 
     def close(self) -> None:
         """Send what is queued, for a moment, and end."""
@@ -221,21 +244,27 @@ class Hub:
 
     def _drain(self) -> None:
         self._again = None
-        frames: list[tuple[bytes, bytes]] = []
-        while len(frames) < FRAMES_A_WAKE:
+        frames, self._held = self._held, []
+        left = BYTES_A_WAKE - sum(len(frame) for _, frame in frames)
+        while len(frames) < FRAMES_A_WAKE and left > 0:
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             if len(parts) == 2:  # noqa: PLR2004 (identity and frame; what has other parts is no peer of ours)
                 frames.append((parts[0], parts[1]))
+                left -= len(parts[1])
         if frames:
-            self._deliver(frames, now_ms())
+            self._held = frames[self._deliver(frames, now_ms()) :]
         self._look_again()
 
     def _look_again(self) -> None:
-        if self._again is None and not self._socket.closed and not self.is_drained:
-            assert self._loop is not None
+        if self._again is not None or self._socket.closed:
+            return
+        assert self._loop is not None
+        if self._held:  # nobody is heard until what is owed is sent
+            self._again = self._loop.call_later(HELD_S, self._drain)
+        elif not self.is_drained:
             self._again = self._loop.call_soon(self._drain)
 
 

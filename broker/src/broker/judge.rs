@@ -1,6 +1,6 @@
 //! What peers ask, judged: accepted into the record that is being gathered, or refused with nothing changed.
 
-use sagacore_core::limits::{KEY_BYTES_MAX, RETRY_LATER_MS_MAX};
+use sagacore_core::limits::{KEY_BYTES_MAX, REPORT_BYTES_MAX, RETRY_LATER_MS_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
     BodyWriter, CauseCode, Flags, Header, Key, Kind, Message, Refusal, Role, SagaId, Section, Transaction,
@@ -8,7 +8,7 @@ use sagacore_core::wire::{
 };
 
 use super::{Broker, Effect, Refused};
-use crate::state::{Abort, Place, SagaRef, SessionRef, TokenRef};
+use crate::state::{Abort, CAUSE_BYTES_MAX, Place, SagaRef, SessionRef, TokenRef};
 
 type Judged = Result<(), Refused>;
 
@@ -64,8 +64,7 @@ impl Broker {
             if !same && !is_broken(Mutation::KeyConflictIgnored) {
                 return Err(Refused(Refusal::KeyConflict, "the key was used with another plan or input"));
             }
-            self.attach_to(session, correlation, sequence, !header.has(Flags::QUIET));
-            return Ok(());
+            return self.attach_to(session, correlation, sequence, !header.has(Flags::QUIET));
         }
         if let Some(reason) = self.full() {
             return Err(Refused(Refusal::Full, reason));
@@ -312,7 +311,9 @@ impl Broker {
             (message.sections().get(Section::DATA), self.queues.sessions.get_mut(session))
         {
             found.report.clear();
-            found.report.extend_from_slice(&report[..report.len().min(4096)]);
+            if found.role == Role::Coordinator && report.len() <= REPORT_BYTES_MAX {
+                found.report.extend_from_slice(report);
+            }
         }
         let mut answer = Header::new(Kind::Ping);
         answer.deadline_ms = time_ms.into();
@@ -365,6 +366,7 @@ fn is_cause(cause: &[u8], step: u8) -> bool {
     let text = rmp::decode::read_str_from_slice(rest);
     let known = code.is_ok_and(|code| CauseCode::from_code(code).is_some());
     matches!(parts, Ok(3))
+        && cause.len() <= CAUSE_BYTES_MAX
         && known
         && named.is_ok_and(|named| named == step)
         && text.is_ok_and(|(_, rest)| rest.is_empty())

@@ -10,12 +10,13 @@ mod config;
 mod judge;
 mod recovery;
 mod requests;
+mod room;
 mod subscribe;
 mod watermark;
 
 use std::collections::VecDeque;
 
-use sagacore_core::limits::{HEARTBEAT_MS, SESSIONS_MAX};
+use sagacore_core::limits::{HEARTBEAT_MS, OWED_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction, TransactionWriter, Transactions};
 
@@ -64,6 +65,12 @@ enum Effect {
         session: SessionRef,
         answer: Box<(Header, Vec<u8>)>,
     },
+    /// Counters, or what is stuck: as it is when it is told.
+    Look {
+        session: SessionRef,
+        kind: Kind,
+        correlation: u64,
+    },
     Confirm {
         session: SessionRef,
         number: u64,
@@ -79,6 +86,8 @@ pub struct Broker {
     state: State,
     queues: Queues,
     effects: VecDeque<(u64, Effect)>,
+    /// Bytes of answers among them.
+    owed_bytes: usize,
     batch: Vec<u8>,
     /// Records that are closed and not yet handed out.
     closed: VecDeque<Record>,
@@ -127,6 +136,7 @@ impl Broker {
             state,
             queues: Queues::default(),
             effects: VecDeque::new(),
+            owed_bytes: 0,
             batch: Vec::new(),
             closed: VecDeque::new(),
             next_lsn: 1,
@@ -305,7 +315,7 @@ impl Broker {
             if is_broken(Mutation::ResultRunsAhead) {
                 self.perform(Effect::Ended { sequence, attached: attached.clone() });
             }
-            self.effects.push_back((lsn, Effect::Ended { sequence, attached }));
+            self.owe(lsn, Effect::Ended { sequence, attached });
             self.state.forget(time_ms);
         }
     }
@@ -330,8 +340,8 @@ impl Broker {
     pub fn tick(&mut self, now_ms: u64) {
         let time_ms = self.time_ms(now_ms);
         self.allow_copies();
-        if time_ms.saturating_sub(self.ticked_ms) > 2 * HEARTBEAT_MS {
-            // It is we who were away: what peers said meanwhile still waits in the socket.
+        if time_ms.saturating_sub(self.ticked_ms) > 2 * HEARTBEAT_MS || self.owes_much() {
+            // It is we who were away, or did not listen: what peers said meanwhile still waits in the socket.
             self.queues.sessions.heard_all(time_ms);
         }
         self.ticked_ms = time_ms;
@@ -477,7 +487,12 @@ impl Broker {
     fn settle(&mut self, time_ms: u64) {
         let visible_lsn = if is_broken(Mutation::VisibleBeforeDurable) { u64::MAX } else { self.durable_lsn };
         while self.effects.front().is_some_and(|&(lsn, _)| lsn <= visible_lsn) {
+            // A small question may have a large answer: the rest waits until the host has sent what there is.
+            if self.queues.sessions.unsent_bytes() >= OWED_BYTES_MAX {
+                break;
+            }
             if let Some((_, effect)) = self.effects.pop_front() {
+                self.owed_bytes -= effect.owed_bytes();
                 self.perform(effect);
             }
         }
@@ -505,6 +520,7 @@ impl Broker {
                     }
                 });
             }
+            Effect::Look { session, kind, correlation } => self.tell_look(session, kind, correlation),
             Effect::Confirm { session, number } => {
                 self.queues.sessions.send(session, answer(Kind::Confirm, number, 0), |_| {});
             }
@@ -522,38 +538,6 @@ impl Broker {
         if let Some(session) = self.queues.sessions.find(identity) {
             self.queues.leave(&mut self.state, session, time_ms, &mut self.over_limit);
         }
-    }
-
-    /// What the host last saw of the disk.
-    pub fn set_room(&mut self, room: Room) {
-        self.room = Some(room);
-        self.recorded_bytes = 0;
-    }
-
-    /// Whether so much waits for the disk that no new saga should add to it.
-    pub fn set_behind(&mut self, is_behind: bool) {
-        self.is_behind = is_behind;
-    }
-
-    /// Why there is no room for one more saga, if so: beside it there must be room for all that the running ones may
-    /// still need (rule 10), a sweep that copies what is live among it.
-    fn full(&self) -> Option<&'static str> {
-        let enough = |room: Room| {
-            let needed = self.state.reserved_bytes + self.state.copied_bytes() + 3 * room.segment_bytes;
-            room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
-                || is_broken(Mutation::RoomIgnored)
-        };
-        if self.state.sagas.len() >= sagacore_core::limits::SAGAS_MAX {
-            Some("the broker is full: no new saga now, so many are running")
-        } else if !self.room.is_none_or(enough) {
-            Some("the broker's disk is full: no new saga now, what is left is for the running ones")
-        } else {
-            self.is_behind.then_some("the broker's disk is slow: no new saga now, until it has caught up")
-        }
-    }
-
-    fn has_session_room(&self) -> bool {
-        self.queues.sessions.len() < SESSIONS_MAX
     }
 
     /// Bytes gathered for the next record.

@@ -1,5 +1,6 @@
 //! A restart: the log is read again, and everything that is pending is due.
 
+use sagacore_core::limits::BROKER_MS_MAX;
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::Transaction;
 
@@ -34,16 +35,19 @@ impl Broker {
         if is_broken(Mutation::RecordNotReplayed) && lsn % 16 == 7 {
             return Ok(());
         }
+        let unreadable = |what: &str| Unreadable { lsn, what: what.to_owned() };
+        if time_ms > BROKER_MS_MAX {
+            return Err(unreadable("a time that no broker reaches"));
+        }
         let mut at = At { lsn, offset: 0, time_ms };
         if kind == RecordKind::Copies {
-            return self.state.replay_copies(payload, at).map_err(|what| Unreadable { lsn, what: what.to_owned() });
+            return self.state.replay_copies(payload, at).map_err(unreadable);
         }
         let mut rest = payload;
         while !rest.is_empty() {
-            let (transaction, after) =
-                Transaction::parse(rest).map_err(|broken| Unreadable { lsn, what: broken.name() })?;
+            let (transaction, after) = Transaction::parse(rest).map_err(|broken| unreadable(&broken.name()))?;
             at.offset = (payload.len() - after.len()) as u32;
-            self.state.replay(&transaction, at, &mut self.applied);
+            self.state.replay(&transaction, at, &mut self.applied).map_err(unreadable)?;
             rest = after;
         }
         if self.state.outcomes.len() > 2 * self.config.outcomes.count {
@@ -65,7 +69,8 @@ impl Broker {
         self.durable_lsn = opened.next_lsn - 1;
         self.boot_epoch = opened.boot_epoch;
         // Never 0: a deadline of 0 means none.
-        self.base_ms = if is_broken(Mutation::TimeStartsAnew) { 1 } else { opened.last_time_ms.max(1) };
+        let last_ms = opened.last_time_ms.clamp(1, BROKER_MS_MAX);
+        self.base_ms = if is_broken(Mutation::TimeStartsAnew) { 1 } else { last_ms };
         self.opened_ms = now_ms;
         self.ticked_ms = self.base_ms;
         self.applied.clear();

@@ -1,6 +1,6 @@
 //! What clients and operators ask of a saga, answered by the broker: status, outcome, cancel, resolve; and counters.
 
-use sagacore_core::limits::{REASON_BYTES_MAX, SECTION_BYTES_MAX};
+use sagacore_core::limits::{ATTACHED_MAX, MESSAGE_BYTES_MAX, REASON_BYTES_MAX, SECTION_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
     CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode,
@@ -15,6 +15,8 @@ type Judged = Result<(), Refused>;
 const UNKNOWN: Refused = Refused(Refusal::Unknown, "no saga of this id or key runs or is remembered");
 /// Stuck sagas that one answer lists.
 const STUCK_LISTED_MAX: usize = 100;
+/// And their bytes: with long names of many steps, fewer fit into a message.
+const STUCK_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 
 /// A MessagePack array of no names.
 const NO_NAMES: &[u8] = &[0x90];
@@ -39,28 +41,23 @@ impl Broker {
             }
             Kind::Attach => {
                 let sequence = self.named(message).ok_or(UNKNOWN)?;
-                self.attach_to(session, correlation, sequence, !message.header.has(Flags::QUIET));
-                Ok(())
+                self.attach_to(session, correlation, sequence, !message.header.has(Flags::QUIET))
             }
             Kind::Cancel => self.cancel(session, message, time_ms),
             Kind::Resolve => self.resolve(session, message, time_ms),
-            Kind::Stats => {
-                let data = self.stats();
-                self.answer_data(session, Kind::Stats, correlation, &data);
-                Ok(())
-            }
-            Kind::Stuck => {
-                let data = self.list_stuck();
-                self.answer_data(session, Kind::Stuck, correlation, &data);
+            kind @ (Kind::Stats | Kind::Stuck) => {
+                self.owe(self.lsn(), Effect::Look { session, kind, correlation });
                 Ok(())
             }
             _ => Err(Refused(Refusal::Unsupported, "a client does not say this")),
         }
     }
 
-    fn answer_data(&mut self, session: SessionRef, kind: Kind, correlation: u64, data: &[u8]) {
+    /// Counters, or the list of what is stuck, as they are when they are told.
+    pub(super) fn tell_look(&mut self, session: SessionRef, kind: Kind, correlation: u64) {
+        let data = if kind == Kind::Stats { self.stats() } else { self.list_stuck() };
         self.queues.sessions.send(session, answer(kind, correlation, 0), |body| {
-            body.section(Section::DATA, data);
+            body.section(Section::DATA, &data);
         });
     }
 
@@ -76,28 +73,37 @@ impl Broker {
     }
 
     /// The outcome goes to this session too: at once if the saga has ended, as far as that is durable.
-    pub(super) fn attach_to(&mut self, session: SessionRef, correlation: u64, sequence: u64, wants_status: bool) {
-        let lsn = self.lsn();
+    pub(super) fn attach_to(
+        &mut self,
+        session: SessionRef,
+        correlation: u64,
+        sequence: u64,
+        wants_status: bool,
+    ) -> Judged {
         let Some(saga) = self.state.saga_by_sequence(sequence) else {
             let attached = vec![(session, correlation)];
-            return self.effects.push_back((lsn, Effect::Ended { sequence, attached }));
+            self.owe(self.lsn(), Effect::Ended { sequence, attached });
+            return Ok(());
         };
         let attached = &mut self.state.sagas[saga].attached;
         if attached.len() >= 4 {
             attached.retain(|&(other, _)| self.queues.sessions.get(other).is_some());
         }
         if !attached.contains(&(session, correlation)) {
+            if attached.len() >= ATTACHED_MAX {
+                return Err(Refused(Refusal::Full, "as many wait for this saga's outcome as may"));
+            }
             attached.push((session, correlation));
         }
         if wants_status {
             self.answer_status(session, correlation, sequence);
         }
+        Ok(())
     }
 
     /// Told once all that it says is durable.
     fn answer_durably(&mut self, session: SessionRef, header: Header, data: Vec<u8>) {
-        let lsn = self.lsn();
-        self.effects.push_back((lsn, Effect::Answer { session, answer: Box::new((header, data)) }));
+        self.owe(self.lsn(), Effect::Answer { session, answer: Box::new((header, data)) });
     }
 
     fn answer_status(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
@@ -294,21 +300,29 @@ impl Broker {
         )
     }
 
-    /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set].
+    /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set]; as many as fit.
     fn list_stuck(&self) -> Vec<u8> {
-        let stuck: Vec<SagaRef> = self.stuck().take(STUCK_LISTED_MAX).collect();
-        let mut out = Vec::new();
-        let _ = rmp::encode::write_array_len(&mut out, stuck.len() as u32);
-        for saga in stuck {
+        let (mut listed, mut items) = (0, Vec::new());
+        for saga in self.stuck().take(STUCK_LISTED_MAX) {
+            let out = &mut items;
+            let before = out.len();
             let found = &self.state.sagas[saga];
             let phase = if found.phase == Phase::Undoing { "compensating" } else { "forward" };
-            let _ = rmp::encode::write_array_len(&mut out, 5);
-            let _ = rmp::encode::write_str(&mut out, &found.id.to_string());
-            let _ = rmp::encode::write_str(&mut out, &self.state.plan_of(saga).plan.name);
-            let _ = rmp::encode::write_str(&mut out, phase);
+            let _ = rmp::encode::write_array_len(out, 5);
+            let _ = rmp::encode::write_str(out, &found.id.to_string());
+            let _ = rmp::encode::write_str(out, &self.state.plan_of(saga).plan.name);
+            let _ = rmp::encode::write_str(out, phase);
             out.extend_from_slice(&self.step_names(saga));
-            let _ = rmp::encode::write_uint(&mut out, self.steps_now(saga));
+            let _ = rmp::encode::write_uint(out, self.steps_now(saga));
+            if out.len() > STUCK_BYTES_MAX {
+                out.truncate(before);
+                break;
+            }
+            listed += 1;
         }
+        let mut out = Vec::new();
+        let _ = rmp::encode::write_array_len(&mut out, listed);
+        out.extend_from_slice(&items);
         out
     }
 

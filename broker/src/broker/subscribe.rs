@@ -1,11 +1,10 @@
 //! Sessions begin: who a peer is, and whether it may be.
 
-use sagacore_core::limits::{CREDIT_MAX, NAME_BYTES_MAX};
+use sagacore_core::limits::{COORDINATORS_MAX, CREDIT_MAX, LEASE_MS_MAX, NAME_BYTES_MAX};
 use sagacore_core::wire::{Flags, Header, Kind, Message, Refusal, Role, Section};
 
 use super::Broker;
 use crate::delivery::{Opening, answer};
-use crate::state::SessionRef;
 
 impl Broker {
     /// Opens a session. An older one of the same instance, or under the same identity, ends.
@@ -19,30 +18,30 @@ impl Broker {
             return self.tell_stranger(identity, Refusal::Unsupported, "a service needs a name, and only a service");
         }
         let instance = header.amount.get();
-        let older: Vec<SessionRef> = self.older_sessions(identity, instance);
-        for session in older {
+        for session in self.queues.sessions.older(identity, instance) {
             self.queues.leave(&mut self.state, session, time_ms, &mut self.over_limit);
         }
-        let service = (role == Role::Service).then(|| self.state.plans.service(name));
+        let known = self.state.plans.find_service(name);
         let exclusive = header.has(Flags::EXCLUSIVE);
-        let taken = |exclusive: bool| {
-            let mut others = self.queues.sessions.iter().filter(|(_, other)| other.service == service);
-            service.is_some() && others.any(|(_, other)| exclusive || other.exclusive)
-        };
-        if taken(exclusive) {
+        let is_taken = |service| self.queues.servers(service).any(|other| exclusive || other.exclusive);
+        if known.is_some_and(is_taken) {
             let reason = "fences in memory allow one process of a service, and there is one";
             return self.tell_stranger(identity, Refusal::Exclusive, reason);
         }
         if !self.has_session_room() {
             return self.tell_stranger(identity, Refusal::Full, "the broker has as many sessions as it may");
         }
+        if role == Role::Coordinator && self.queues.slices.coordinators().len() >= COORDINATORS_MAX {
+            return self.tell_stranger(identity, Refusal::Full, "the broker has as many coordinators as it may");
+        }
+        let service = (role == Role::Service).then(|| self.state.plans.service(name));
         let session = self.queues.sessions.open(&Opening {
             identity,
             role,
             instance,
             service,
             exclusive,
-            lease_ms: header.active.get(),
+            lease_ms: header.active.get().min(LEASE_MS_MAX),
             credit: header.done.get().min(CREDIT_MAX),
             now_ms: time_ms,
         });
@@ -56,13 +55,6 @@ impl Broker {
             self.tell_watermark(session);
         }
         self.queues.join(&mut self.state, session);
-    }
-
-    fn older_sessions(&self, identity: &[u8], instance: u64) -> Vec<SessionRef> {
-        let is_older = |other: &crate::delivery::Session| {
-            *other.identity == *identity || (instance != 0 && other.instance == instance)
-        };
-        self.queues.sessions.iter().filter(|(_, other)| is_older(other)).map(|(session, _)| session).collect()
     }
 
     /// Answers a peer that has no session.

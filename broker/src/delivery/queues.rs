@@ -13,7 +13,7 @@ use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, L
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Header, Kind, Role, Section};
 
-use super::{Sessions, Slices};
+use super::{Session, Sessions, Slices};
 use crate::state::{Place, SessionRef, State, TokenRef};
 
 /// What became of a token whose lease ended.
@@ -118,6 +118,12 @@ impl Queues {
         &mut self.services[index]
     }
 
+    /// The sessions that serve a service.
+    pub fn servers(&self, service: u32) -> impl Iterator<Item = &Session> {
+        let servers = self.services.get(service as usize).map_or(&[][..], |queue| &queue.servers);
+        servers.iter().filter_map(|&session| self.sessions.get(session))
+    }
+
     fn stir(&mut self, service: u32) {
         if !self.stirred.contains(&service) {
             self.stirred.push(service);
@@ -147,7 +153,11 @@ impl Queues {
         if let Some(service) = gone.service {
             let queue = self.service(service);
             queue.servers.retain(|&other| other != session);
+            let is_served = !queue.servers.is_empty();
             self.stir(service);
+            if !is_served {
+                state.plans.unserved(service);
+            }
         }
         let queued = self.coordinators.remove(session).unwrap_or_default();
         if gone.role == Role::Coordinator {

@@ -8,7 +8,9 @@ use sagacore_core::limits::{
     FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, PUBLISHES_MAX, TRANSACTION_BYTES_MAX,
 };
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::wire::{BodyWriter, Header, Role, Section, TransactionWriter, write_encoded, write_message};
+use sagacore_core::wire::{
+    BodyWriter, HEADER_BYTES, Header, Role, Section, TransactionWriter, write_encoded, write_message,
+};
 
 use super::Fifo;
 use crate::state::{SessionRef, TokenRef};
@@ -100,8 +102,11 @@ impl Session {
 pub struct Sessions {
     sessions: SlotMap<SessionRef, Session>,
     by_identity: HashMap<Box<[u8]>, SessionRef, FixedState>,
+    by_instance: HashMap<u64, SessionRef, FixedState>,
     /// Those with something to send.
     talking: Vec<SessionRef>,
+    /// Bytes of messages since frames were taken last.
+    unsent_bytes: usize,
     /// Frames for peers without a session.
     strangers: Vec<(Box<[u8]>, Vec<u8>)>,
 }
@@ -124,6 +129,12 @@ pub struct Opening<'a> {
 impl Sessions {
     pub fn find(&self, identity: &[u8]) -> Option<SessionRef> {
         self.by_identity.get(identity).copied()
+    }
+
+    /// The sessions that a peer's new one replaces: of its instance, if it has a number, and under its identity.
+    pub fn older(&self, identity: &[u8], instance: u64) -> impl Iterator<Item = SessionRef> + use<> {
+        let of_instance = self.by_instance.get(&instance).copied();
+        of_instance.into_iter().chain(self.find(identity))
     }
 
     pub fn get(&self, session: SessionRef) -> Option<&Session> {
@@ -161,20 +172,29 @@ impl Sessions {
             outgoing: Outgoing::default(),
         });
         self.by_identity.insert(opening.identity.into(), session);
+        if opening.instance != 0 {
+            self.by_instance.insert(opening.instance, session);
+        }
         session
     }
 
     pub fn close(&mut self, session: SessionRef) -> Option<Session> {
         let closed = self.sessions.remove(session)?;
         self.by_identity.remove(&closed.identity);
+        if self.by_instance.get(&closed.instance) == Some(&session) {
+            self.by_instance.remove(&closed.instance);
+        }
         Some(closed)
     }
 
     /// Appends a message to what is sent next to a session, if it still is there.
     pub fn send(&mut self, session: SessionRef, header: Header, body: impl FnOnce(&mut BodyWriter<'_>)) {
         if let Some(outgoing) = self.outgoing(session) {
+            let before = outgoing.messages.len();
             write_message(&mut outgoing.messages, header, body);
+            let bytes = outgoing.messages.len() - before;
             outgoing.added();
+            self.unsent_bytes += bytes;
         }
     }
 
@@ -183,6 +203,7 @@ impl Sessions {
         if let Some(outgoing) = self.outgoing(session) {
             write_encoded(&mut outgoing.messages, header, body);
             outgoing.added();
+            self.unsent_bytes += HEADER_BYTES + body.len();
         }
     }
 
@@ -221,8 +242,14 @@ impl Sessions {
         silent.map(|(session, _)| session).collect()
     }
 
+    /// Bytes of messages that wait to be taken.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
     /// Takes all frames that are ready to be sent, with the identities that they go to.
     pub fn take_frames(&mut self, out: &mut Vec<(Box<[u8]>, Vec<u8>)>) {
+        self.unsent_bytes = 0;
         out.append(&mut self.strangers);
         for session in self.talking.drain(..) {
             let Some(session) = self.sessions.get_mut(session) else { continue };

@@ -192,7 +192,8 @@ impl Chain {
         let lsn = self.last_lsn + u64::from(kind != FrameType::Mark);
         let is_chained = header.previous.get() == self.last_checksum || is_broken(Mutation::StaleTailAccepted);
         let follows = header.lsn.get() == lsn && is_chained;
-        if !(is_start || follows) || header.boot_epoch.get() < self.boot_epoch {
+        let is_last = header.lsn.get() == u64::MAX || header.boot_epoch.get() == u32::MAX;
+        if !(is_start || follows) || header.boot_epoch.get() < self.boot_epoch || is_last {
             return Ok(Err(Fault::Chain));
         }
         if matches!(kind, FrameType::Boot | FrameType::Mark) {

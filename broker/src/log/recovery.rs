@@ -7,7 +7,7 @@ use super::error::{During, LogError};
 use super::frame::{Fault, FrameType};
 use super::reader::{Chain, FRAMES_AT, Frame, Reader};
 use super::segment::{FIRST_SEGMENT, Preparation, segment_name, segment_number};
-use super::{Config, Entry, FREE_SEGMENTS_MAX, Position, SegmentInfo};
+use super::{Config, Entry, FREE_SEGMENTS_MAX, Position, SECTOR_BYTES, SegmentInfo};
 
 /// A log that was read and made ready to be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,7 +75,7 @@ pub fn recover<D: Disk + Clone>(
     let beyond = if is_new { Beyond::default() } else { look_beyond(disk, &numbers, &walk, &mut |_| {})? };
     walk.refuse_damage(&numbers, &beyond)?;
 
-    let is_whole = is_new || (walk.chain.is_sealed && beyond.frames == 0);
+    let is_whole = is_new || (walk.chain.is_sealed && beyond.frames == 0 && walk.is_padded(disk)?);
     let cut = if is_whole { None } else { walk.cut(disk, &beyond)? };
     let has_next = drop_later_segments(disk, config, &numbers, &walk, &beyond)?;
     let segments = drop_released_segments(disk, &walk)?;
@@ -246,6 +246,13 @@ impl Walk {
             return Err(LogError::MissingSegment { file: segment_name(numbers[0] - 1) });
         }
         Ok(())
+    }
+
+    /// Whether only zeros come before the sector in which the log goes on: anything else there would end it.
+    fn is_padded<D: Disk>(&self, disk: &D) -> Result<bool, LogError> {
+        let offset = self.end.offset;
+        let goes_on = Reader::open(disk, self.end.segment)?.after_padding(offset)?;
+        Ok(goes_on == offset.next_multiple_of(SECTOR_BYTES))
     }
 
     /// What is to be cut behind the end; `None` if nothing stands there.

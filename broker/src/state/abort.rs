@@ -6,6 +6,9 @@ use sagacore_core::wire::{BodyWriter, CauseCode, Header, Kind, Section, Sections
 
 use super::{Applied, At, Phase, SagaRef, State};
 
+/// A section CAUSE: an array of code, step and text.
+pub const CAUSE_BYTES_MAX: usize = REASON_BYTES_MAX + 5;
+
 /// Why a saga is aborted, and by which step.
 #[derive(Debug, Clone, Copy)]
 pub struct Abort<'a> {

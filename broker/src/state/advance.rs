@@ -6,7 +6,7 @@ use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Section, Sections, Transaction};
 
 use super::splice::splice;
-use super::{Abort, At, Outcome, Phase, Saga, SagaRef, SessionRef, State, TokenRef};
+use super::{Abort, At, CAUSE_BYTES_MAX, Expected, Outcome, Phase, Saga, SagaRef, SessionRef, State, TokenRef};
 
 /// What a record changed, for those who deliver it. Reused from record to record.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub struct Applied {
     pub turned: Option<(SagaRef, u64)>,
     /// A saga ended: its sequence, and who waits for it.
     pub ended: Option<(u64, Vec<(SessionRef, u64)>)>,
+    /// What a replay expects of a transaction.
+    expected: Vec<Expected>,
 }
 
 impl Applied {
@@ -167,38 +169,57 @@ impl State {
 
     /// Applies a record of the log again. What it says of sagas that are not known any more is passed over: they ended
     /// in records that were copied or deleted since.
-    pub fn replay(&mut self, transaction: &Transaction<'_>, at: At, out: &mut Applied) {
+    ///
+    /// # Errors
+    /// What no broker would have written: another version did, or the checksum lies.
+    pub fn replay(&mut self, transaction: &Transaction<'_>, at: At, out: &mut Applied) -> Result<(), &'static str> {
         out.clear();
-        let Some(first) = transaction.messages().next() else { return };
+        let first = transaction.messages().next().ok_or("a transaction without messages")?;
         match first.header.kind() {
             Kind::Define => self.replay_define(&first, at),
-            Kind::Start => {
-                let known = self.saga(first.header.saga).is_some()
-                    || self.outcomes.get(first.header.saga.sequence.get()).is_some();
-                if let (false, Some(plan)) = (known, self.plans.find(first.header.plan.get())) {
-                    self.start(&first, plan, at, out);
-                }
+            Kind::Start => self.replay_start(&first, at, out),
+            Kind::Stuck => {
+                self.replay_exception(first.header);
+                Ok(())
             }
-            Kind::Stuck => self.replay_exception(first.header),
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
-            _ => {
-                let mut consumed = std::mem::take(&mut self.consumed);
-                consumed.clear();
-                consumed.extend(transaction.consumes.iter().map_while(|key| self.pending(key)));
-                if let Some(&first) = consumed.first().filter(|_| consumed.len() == transaction.consumes.len()) {
-                    let saga = self.tokens[first].saga;
-                    self.advance(saga, &consumed, transaction, at, out);
-                }
-                self.consumed = consumed;
-            }
+            _ => self.replay_advance(transaction, at, out),
         }
     }
 
-    fn replay_define(&mut self, message: &Message<'_>, at: At) {
+    fn replay_start(&mut self, message: &Message<'_>, at: At, out: &mut Applied) -> Result<(), &'static str> {
+        let header = message.header;
+        let sequence = header.saga.sequence.get();
+        let known = self.saga_by_sequence(sequence).is_some() || self.outcomes.get(sequence).is_some();
+        let (false, Some(plan)) = (known, self.plans.find(header.plan.get())) else { return Ok(()) };
+        if !State::may_be_id(header.saga) || !State::is_possible(&self.plans.get(plan).plan, header) {
+            return Err("a START that no broker accepts");
+        }
+        self.start(message, plan, at, out);
+        Ok(())
+    }
+
+    fn replay_advance(&mut self, transaction: &Transaction<'_>, at: At, out: &mut Applied) -> Result<(), &'static str> {
+        let mut consumed = std::mem::take(&mut self.consumed);
+        consumed.clear();
+        consumed.extend(transaction.consumes.iter().map_while(|key| self.pending(key)));
+        let first = consumed.first().filter(|_| consumed.len() == transaction.consumes.len()).copied();
+        let agrees = first.is_none_or(|_| self.agrees(&consumed, transaction, &mut out.expected));
+        if let Some(first) = first.filter(|_| agrees) {
+            let saga = self.tokens[first].saga;
+            self.advance(saga, &consumed, transaction, at, out);
+        }
+        self.consumed = consumed;
+        if agrees { Ok(()) } else { Err("a transaction that does not follow from the plan") }
+    }
+
+    fn replay_define(&mut self, message: &Message<'_>, at: At) -> Result<(), &'static str> {
         let definition = message.sections().get(Section::DATA).unwrap_or_default();
-        if let Ok(Some(plan)) = self.plans.check(message.header.plan.get(), definition) {
+        let plan = self.plans.check(message.header.plan.get(), definition).map_err(|_| "a plan that is none")?;
+        if let Some(plan) = plan {
             self.plans.add(plan, definition, at.lsn);
         }
+        Ok(())
     }
 
     fn replay_exception(&mut self, header: &Header) {
@@ -214,16 +235,21 @@ impl State {
         message: &Message<'_>,
         at: At,
         out: &mut Applied,
-    ) {
-        let Some(saga) = self.saga(header.saga) else { return };
+    ) -> Result<(), &'static str> {
+        let Some(saga) = self.saga(header.saga) else { return Ok(()) };
         let current = self.sagas[saga].attempt == header.attempt.get() && self.sagas[saga].phase == Phase::Forward;
         let pending = transaction.consumes.iter().all(|key| self.pending(key).is_some());
-        if current && pending {
-            let cause = message.sections().get(Section::CAUSE).unwrap_or_default();
-            let clean = header.kind() == Kind::Fail && header.has(Flags::CLEAN);
-            let clean_step = clean.then_some(header.place.get() as u8);
-            self.abort(saga, Abort { cause, clean_step }, at, out);
+        if !(current && pending) {
+            return Ok(());
         }
+        let cause = message.sections().get(Section::CAUSE).unwrap_or_default();
+        let clean = header.kind() == Kind::Fail && header.has(Flags::CLEAN);
+        let step = header.place.get();
+        if cause.len() > CAUSE_BYTES_MAX || (clean && usize::from(step) >= self.plan_of(saga).plan.steps.len()) {
+            return Err("an abort that no broker accepts");
+        }
+        self.abort(saga, Abort { cause, clean_step: clean.then_some(step as u8) }, at, out);
+        Ok(())
     }
 
     /// Whether a START's key was used before, by a saga that runs or is remembered: its sequence, and whether plan and

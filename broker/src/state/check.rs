@@ -3,10 +3,10 @@
 //! A sender decides nothing but which result it carries; every header that it publishes is compared with the one that
 //! follows from the plan. Forged and edited headers therefore change nothing.
 
-use sagacore_core::limits::EDGES_PER_BLOCK;
+use sagacore_core::limits::{EDGES_PER_BLOCK, SEQUENCE_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::plan::{Graph, Target};
-use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Refusal};
+use sagacore_core::plan::{Graph, Plan, Target};
+use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Refusal, SagaId, Section, Transaction};
 
 use super::{State, Token, TokenRef};
 
@@ -22,7 +22,7 @@ pub struct Expected {
 
 impl Expected {
     /// Whether this header says what is expected, of this saga.
-    fn is_met_by(&self, header: &Header, of: &Header) -> bool {
+    pub(super) fn is_met_by(&self, header: &Header, of: &Header) -> bool {
         let token =
             header.done.get() == self.done && header.active.get() == self.active && header.undo.get() == self.undo;
         header.kind() == self.kind
@@ -122,13 +122,15 @@ impl State {
         }
         let of = self.header(consumed);
         let kind = self.tokens[consumed].kind;
-        let largest = self.plan_of(self.tokens[consumed].saga).plan.token_bytes_max;
+        let plan = &self.plan_of(self.tokens[consumed].saga).plan;
+        let largest = plan.token_bytes_max;
         for (message, expected) in messages.zip(expected) {
             let is_right = expected.is_met_by(message.header, &of) || is_broken(Mutation::HeadersNotChecked);
             if !is_right || !may_carry(kind, message.header) {
                 return Err(Refusal::Mismatch);
             }
-            if message.header.length.get() as usize > largest && !is_broken(Mutation::SizesNotChecked) {
+            let is_large = message.header.length.get() as usize > largest || !fits(plan, &message);
+            if is_large && !is_broken(Mutation::SizesNotChecked) {
                 return Err(Refusal::TooLarge);
             }
         }
@@ -136,14 +138,66 @@ impl State {
     }
 }
 
-/// Coordinators see no bodies; a service hands on what it computed; what an UNDO carries can be had either way.
-fn may_carry(consumed: Kind, published: &Header) -> bool {
-    let is_spliced = published.has(Flags::SPLICE);
-    match consumed {
-        Kind::Run => !is_spliced,
-        Kind::Undo => true,
-        _ => is_spliced,
+impl State {
+    /// Whether a transaction of the log, whose consumed tokens are pending, is one that was accepted once. A record that
+    /// is valid but says something else was not written by a broker, and nothing that it says may be relied on.
+    pub(super) fn agrees(&self, consumed: &[TokenRef], transaction: &Transaction<'_>, out: &mut Vec<Expected>) -> bool {
+        if self.expect(consumed, out).is_err() || transaction.messages().len() != out.len() {
+            return false;
+        }
+        let of = self.header(consumed[0]);
+        let plan = &self.plan_of(self.tokens[consumed[0]].saga).plan;
+        transaction.messages().zip(&*out).all(|(message, expected)| {
+            let is_spliced = message.header.has(Flags::SPLICE);
+            let may_carry = |kind: Kind| match kind {
+                Kind::Run => !is_spliced && fits(plan, &message),
+                // An operator's skip is written out.
+                Kind::Undo => is_spliced || message.header.length.get() as usize <= plan.token_bytes_max,
+                _ => is_spliced,
+            };
+            expected.is_met_by(message.header, &of) && may_carry(self.tokens[consumed[0]].kind)
+        })
     }
+
+    /// Whether a broker can have given a saga this id.
+    pub(super) fn may_be_id(id: SagaId) -> bool {
+        (1..=SEQUENCE_MAX).contains(&id.sequence.get()) && id.reserved.get() == 0
+    }
+
+    /// Whether a token with this header can be pending in a saga of this plan.
+    pub(super) fn is_possible(plan: &Plan, header: &Header) -> bool {
+        let (place, set) = (header.place.get(), header.done.get());
+        let is_step = usize::from(place) < plan.steps.len();
+        match header.kind() {
+            Kind::Start => place == 0 && set | header.active.get() | header.undo.get() == 0,
+            Kind::Run => is_step,
+            Kind::Done => plan.forward.join_of(place).is_some(),
+            Kind::Revoked => place == 0 && header.undo.get() & !plan.compensable == 0,
+            Kind::Undo => set & !plan.compensable == 0 && is_step && set & 1 << place != 0,
+            Kind::Undone => set & !plan.compensable == 0 && plan.undo(set).join_of(place).is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// Coordinators see no bodies; a service hands on what it computed, and of an UNDO just what came.
+fn may_carry(consumed: Kind, published: &Header) -> bool {
+    published.has(Flags::SPLICE) == (consumed != Kind::Run)
+}
+
+/// Whether each section is one that such a message carries, and no larger than the plan declares. So what is put
+/// together from several bodies is no larger either.
+fn fits(plan: &Plan, message: &Message<'_>) -> bool {
+    let carried = match message.header.kind() {
+        Kind::Run => plan.steps[usize::from(message.header.place.get())].carry,
+        Kind::Done => plan.edge_carry(message.header.place.get()),
+        _ => 0,
+    };
+    message.sections().all(|(key, value)| match key {
+        Section::INPUT => value.len() <= plan.input_max,
+        0..64 => carried & 1 << key != 0 && value.len() <= plan.steps[usize::from(key)].result_max,
+        _ => false,
+    })
 }
 
 fn after_run(graph: &Graph, token: &Token, out: &mut Vec<Expected>) {

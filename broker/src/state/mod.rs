@@ -23,7 +23,7 @@ use sagacore_core::wire::{Header, Key, Kind, SagaId};
 
 use by_sequence::BySequence;
 
-pub use abort::{Abort, encode_cause};
+pub use abort::{Abort, CAUSE_BYTES_MAX, encode_cause};
 pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
@@ -160,7 +160,7 @@ pub struct State {
     /// Twice the largest tokens of all running sagas: what the disk must still have room for.
     pub reserved_bytes: u64,
     /// Of the bodies of all tokens.
-    body_bytes: usize,
+    pub body_bytes: usize,
     scratch: Vec<u8>,
     /// What a transaction that is replayed consumes.
     consumed: Vec<TokenRef>,
@@ -300,6 +300,7 @@ impl State {
     fn publish(&mut self, saga: SagaRef, header: &Header, body: Box<[u8]>) -> TokenRef {
         let kind = header.kind();
         self.count(kind);
+        self.body_bytes += body.len();
         let token = Token {
             saga,
             kind,

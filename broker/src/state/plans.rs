@@ -23,8 +23,17 @@ pub struct Registered {
 pub struct Plans {
     plans: Vec<Registered>,
     by_fingerprint: HashMap<u64, u32, FixedState>,
-    services: Vec<String>,
+    services: Vec<Service>,
     by_name: HashMap<String, u32, FixedState>,
+    /// Places of services that nobody serves any more and no plan names.
+    free_services: Vec<u32>,
+}
+
+/// A service: its place is that of its queue.
+struct Service {
+    name: String,
+    /// A plan names it, so it stays.
+    is_planned: bool,
 }
 
 impl Plans {
@@ -53,14 +62,39 @@ impl Plans {
         if let Some(&known) = self.by_name.get(name) {
             return known;
         }
-        let index = self.services.len() as u32;
-        self.services.push(name.to_owned());
+        let service = Service { name: name.to_owned(), is_planned: false };
+        let index = match self.free_services.pop() {
+            Some(free) => {
+                self.services[free as usize] = service;
+                free
+            }
+            None => {
+                self.services.push(service);
+                self.services.len() as u32 - 1
+            }
+        };
         self.by_name.insert(name.to_owned(), index);
         index
     }
 
-    pub fn service_names(&self) -> &[String] {
-        &self.services
+    /// The index of a service, if it is known.
+    pub fn find_service(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Nobody serves this service any more. Unless a plan names it, it is forgotten: there are no more names than plans
+    /// and sessions make.
+    pub fn unserved(&mut self, index: u32) {
+        let service = &mut self.services[index as usize];
+        if !service.is_planned && self.by_name.remove(&service.name).is_some() {
+            service.name.clear();
+            self.free_services.push(index);
+        }
+    }
+
+    /// Services that are known.
+    pub fn service_count(&self) -> usize {
+        self.by_name.len()
     }
 
     /// Compiles a definition, or says why it is refused. Nothing is changed.
@@ -85,7 +119,10 @@ impl Plans {
 
     /// Remembers a plan.
     pub fn add(&mut self, plan: Plan, definition: &[u8], lsn: u64) -> u32 {
-        let services = plan.steps.iter().map(|step| self.service(&step.service)).collect();
+        let services: Vec<u32> = plan.steps.iter().map(|step| self.service(&step.service)).collect();
+        for &service in &services {
+            self.services[service as usize].is_planned = true;
+        }
         let index = self.plans.len() as u32;
         self.by_fingerprint.insert(plan.fingerprint, index);
         self.plans.push(Registered { plan: Arc::new(plan), definition: definition.into(), services, lsn });

@@ -20,9 +20,10 @@ use slotmap::Key as _;
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use sagacore_core::limits::{MESSAGE_BYTES_MAX, SEQUENCE_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::plan::Plan;
-use sagacore_core::wire::{HEADER_BYTES, Message, OutcomeCode, SagaId, padded, write_encoded};
+use sagacore_core::wire::{HEADER_BYTES, Message, OutcomeCode, SagaId, Sections, padded, write_encoded};
 
 use super::{At, Outcome, Phase, Saga, SagaRef, State, TokenRef};
 
@@ -249,6 +250,9 @@ impl State {
 
     fn replay_origin(&mut self, data: &[u8]) -> Result<(), &'static str> {
         let origin = OriginCopy::ref_from_bytes(data).map_err(|_| "an origin of another size")?;
+        if origin.next_sequence.get() > SEQUENCE_MAX {
+            return Err("an origin beyond the last saga");
+        }
         self.secret = origin.secret;
         self.shard = origin.shard.get();
         self.next_sequence = self.next_sequence.max(origin.next_sequence.get());
@@ -274,7 +278,10 @@ impl State {
         let (copy, mut rest) = SagaCopy::ref_from_prefix(data).map_err(|_| "a saga that is cut short")?;
         // The log may begin within a sweep whose plans are gone. Then another sweep follows, which has it all.
         let Some(plan) = self.plans.find(copy.plan.get()) else { return Ok(()) };
-        if let Some(old) = self.saga(copy.id) {
+        if !State::may_be_id(copy.id) {
+            return Err("a saga with an id that no broker gives");
+        }
+        if let Some(old) = self.saga_by_sequence(copy.id.sequence.get()) {
             self.discard(old);
         }
         let flags = copy.flags.get();
@@ -299,6 +306,9 @@ impl State {
         let counters = self.counters;
         while !rest.is_empty() {
             let (message, after) = Message::parse(rest).map_err(|_| "a token that breaks the format")?;
+            if !State::is_possible(&self.plans.get(plan).plan, message.header) {
+                return Err("a token that is not of its plan");
+            }
             self.publish(saga, message.header, message.body.into());
             rest = after;
         }
@@ -316,11 +326,17 @@ impl State {
 
     fn replay_outcome(&mut self, data: &[u8], at: At) -> Result<(), &'static str> {
         let (copy, body) = OutcomeCopy::ref_from_prefix(data).map_err(|_| "an outcome that is cut short")?;
+        if body.len() > MESSAGE_BYTES_MAX - HEADER_BYTES || Sections::parse(body).is_err() {
+            return Err("an outcome whose body breaks the format");
+        }
         let code = OutcomeCode::from_code(copy.code.get()).ok_or("an outcome of an unknown code")?;
-        if let Some(old) = self.saga(copy.id) {
+        let sequence = copy.id.sequence.get();
+        if !State::may_be_id(copy.id) {
+            return Err("an outcome with an id that no broker gives");
+        }
+        if let Some(old) = self.saga_by_sequence(sequence) {
             self.discard(old);
         }
-        let sequence = copy.id.sequence.get();
         self.outcomes.add(Outcome {
             id: copy.id,
             plan: copy.plan.get(),

@@ -6,6 +6,7 @@
 mod sagas;
 
 mod ahead;
+mod bounds;
 mod peers;
 mod watermarks;
 
@@ -309,8 +310,9 @@ fn a_key_is_one_saga_and_another_input_is_an_error() {
     undo.set(Flags::SPLICE);
     world.say("coordinator", &[revoked.key()], &[(undo, vec![])]);
     let undo = world.tokens("create").into_iter().find(|got| got.kind() == Kind::Undo).unwrap();
-    let undone = next(&undo, Kind::Undone, 0, 1, 0);
-    world.say("create", &[undo.key()], &[(undone, carried(&undo))]);
+    let mut undone = next(&undo, Kind::Undone, 0, 1, 0);
+    undone.set(Flags::SPLICE);
+    world.say("create", &[undo.key()], &[(undone, vec![])]);
     let undone = world.token("coordinator", Kind::Undone);
     let mut result = next(&undone, Kind::Result, OutcomeCode::Compensated.code(), 1, 0);
     result.set(Flags::SPLICE);

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from sagacore._core import Broker as BrokerCore
 from sagacore._core import LogError
+from sagacore.processes.descriptors import allow_connections
 from sagacore.processes.log_tools import log_refused
 from sagacore.processes.run import run
 from sagacore.processes.settings import check_range
@@ -69,11 +70,13 @@ class Broker:
     def open(self) -> None:
         """Read the log and begin to serve.
 
-        Raises LogRefused (SAGA-E504) for a log that is damaged or taken, UsageError for a bad endpoint.
+        Raises LogRefused (SAGA-E504) for a log that is damaged or taken, UsageError for a bad endpoint, or
+        where the process may open too few files.
         """
         options = self.options
         loop = asyncio.get_running_loop()
         self.failed = loop.create_future()
+        allow_connections()
         started_ms = now_ms()
         try:
             core = BrokerCore(
@@ -108,9 +111,11 @@ class Broker:
             self._core.close(now_ms())
         self._hub.close()
 
-    def _receive(self, frames: list[tuple[bytes, bytes]], time_ms: int) -> None:
+    def _receive(self, frames: list[tuple[bytes, bytes]], time_ms: int) -> int:
         assert self._core is not None
-        self._send(self._core.receive(frames, time_ms))
+        answers, heard = self._core.receive(frames, time_ms)
+        self._send(answers)
+        return heard
 
     def _synced(self) -> None:
         assert self._core is not None

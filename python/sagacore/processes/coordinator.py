@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sagacore._core import Coordinator as CoordinatorCore
+from sagacore.errors import ProtocolError
 from sagacore.processes.run import run
 from sagacore.processes.settings import check_range
 from sagacore.transport import Link
@@ -43,7 +44,7 @@ class Coordinator:
 
     def __init__(self, options: CoordinatorOptions) -> None:
         self._core = CoordinatorCore(slots=options.slots, instance=secrets.randbits(63), credit=options.credit)
-        self._link = Link(options.endpoint, self._core, self._core.receive)
+        self._link = Link(options.endpoint, self._core, self._receive)
         self._reporter: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -56,6 +57,16 @@ class Coordinator:
         if self._reporter is not None:
             self._reporter.cancel()
         await self._link.close()
+
+    def _receive(self, frame: bytes, time_ms: int) -> None:
+        try:
+            self._core.receive(frame, time_ms)
+        except ValueError as error:
+            raise ProtocolError(
+                "SAGA-E501",
+                f"the broker sent a frame that breaks the format: {error}",
+                "are all processes of the same version? If so, please report it",
+            ) from error
 
     def _report(self) -> None:
         self._reporter = asyncio.get_running_loop().call_later(REPORT_S, self._report)

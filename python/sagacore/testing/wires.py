@@ -90,7 +90,10 @@ class Wires:
                     frames.append((identity, frame))
             if not frames:
                 return
-            self._route(self._broker.receive(frames, now_ms))
+            while frames:
+                answers, heard = self._broker.receive(frames, now_ms)
+                frames = frames[heard:]
+                self._route(answers)
 
     def tick(self) -> None:
         """Time has passed: first the peers are heard, then the broker looks for what is due."""

@@ -62,11 +62,24 @@ pub const STUCK_AFTER_MS_DEFAULT: u64 = 60_000;
 /// A saga's deadline, where its definition gives none, and the longest that one may give.
 pub const DEADLINE_MS_DEFAULT: u64 = 30_000;
 pub const DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// The latest broker time, some thousand years, and the last saga of a log: a record beyond them is none of a broker's.
+pub const BROKER_MS_MAX: u64 = 1 << 48;
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 
 /// Slices of the id space that are dealt to the coordinators.
 pub const SLICES: usize = 1024;
 /// Sessions of a broker: clients, services and coordinators.
 pub const SESSIONS_MAX: usize = 16 * 1024;
+/// Coordinators among them: each join or leave deals the slices anew.
+pub const COORDINATORS_MAX: usize = 64;
+/// What a coordinator may say of itself for the counters.
+pub const REPORT_BYTES_MAX: usize = 768;
+/// Longest time, beyond what it may queue, that a session may ask for to answer a message.
+pub const LEASE_MS_MAX: u64 = DEADLINE_MS_MAX;
+/// Who may wait for the outcome of one saga at a time.
+pub const ATTACHED_MAX: usize = 64;
+/// Answers that a broker owes, in bytes, about, from which on it hears nobody until some are sent.
+pub const OWED_BYTES_MAX: usize = 64 << 20;
 /// Messages that a session may hold unanswered, unless it asks for less.
 pub const CREDIT_MAX: u64 = 65_536;
 /// Ended sagas that are remembered: so many, or so long, or so many bytes of results, the least.
@@ -75,6 +88,8 @@ pub const OUTCOMES_MS: u64 = 600_000;
 pub const OUTCOMES_BYTES_MAX: usize = 256 << 20;
 /// Sagas that a broker runs at a time; START beyond it is refused and may be retried.
 pub const SAGAS_MAX: usize = 16 << 20;
+/// What their pending messages carry, in bytes; START beyond it is refused and may be retried.
+pub const BODY_BYTES_MAX: usize = 4 << 30;
 
 /// Rows of a fence in memory, and bytes of results in them; a RUN beyond it is asked to come later.
 pub const FENCE_ROWS_MAX: usize = 1 << 22;
@@ -124,6 +139,10 @@ const _: () = {
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
     assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");
     assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);
+    assert!(BROKER_MS_MAX > 1_000 * DEADLINE_MS_MAX, "times are added without a look at their sum");
+    assert!(COORDINATORS_MAX <= SLICES && COORDINATORS_MAX <= SESSIONS_MAX, "each coordinator has a slice");
+    assert!(COORDINATORS_MAX * (REPORT_BYTES_MAX + 8) + 4096 < MESSAGE_BYTES_MAX, "counters fit into a message");
+    assert!(OWED_BYTES_MAX >= 64 * FRAME_BYTES_MAX, "what is owed is sent in full frames");
     assert!(
         (2 * 2 * AWAITED_MAX * KEY_BYTES_MAX) as u64 + (1 << 20) < u32::MAX as u64,
         "names of awaited sagas, and as much again of ended ones, are found by a u32"

@@ -3,11 +3,17 @@
 //! `make fuzz` runs them on stable Rust with a mutator of our own. `rust/fuzz/libfuzzer` hands the same functions to
 //! libFuzzer, which is guided by coverage but needs nightly Rust. The tests run each for a moment.
 
+mod brokers;
+pub mod corpus;
+mod honest;
+mod logs;
 mod mutate;
 mod peers;
 mod seeds;
 mod targets;
 
+pub use brokers::{broker, replay};
+pub use logs::log;
 pub use mutate::{Mutator, Random};
 pub use peers::peers;
 pub use targets::{TARGETS, Target, body, plan, wire};

@@ -3,14 +3,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
-use sagacore_fuzz::{Mutator, TARGETS, Target};
+use sagacore_fuzz::{Mutator, TARGETS, Target, corpus};
 
-const USAGE: &str = "usage: sagacore-fuzz [wire|body|plan|peers] [--seconds N] [--seed N] [--replay FILE]";
+const USAGE: &str = "usage: sagacore-fuzz [wire|body|plan|peers|broker|replay|log] [--seconds N] [--seed N] [--replay FILE] [--seeds FOLDER]";
 /// Inputs between two looks at the clock.
 const BATCH: u64 = 1_000;
 const FOUND: &str = "target/fuzz";
@@ -20,6 +20,7 @@ struct Options {
     seconds: u64,
     seed: u64,
     replay: Option<PathBuf>,
+    seeds: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -39,7 +40,10 @@ fn main() -> ExitCode {
     if let Some(path) = &options.replay {
         return replay(&targets, path);
     }
-    let each = Duration::from_secs(options.seconds) / targets.len() as u32;
+    if let Some(folder) = &options.seeds {
+        return write_seeds(&targets, folder);
+    }
+    let each = Duration::from_secs(options.seconds);
     let broken = targets.iter().filter(|target| !holds(target, options.seed, each)).count();
     ExitCode::from(u8::from(broken > 0))
 }
@@ -47,7 +51,14 @@ fn main() -> ExitCode {
 /// Tries one target for so long. Where it breaks, says how to see it again.
 fn holds(target: &Target, seed: u64, each: Duration) -> bool {
     let begin = Instant::now();
-    let mut mutator = Mutator::new((target.seeds)(), seed);
+    let bases = match corpus::bases(target) {
+        Ok(bases) => bases,
+        Err(error) => {
+            eprintln!("{}: the kept inputs in {}: {error}", target.name, corpus::folder(target).display());
+            return false;
+        }
+    };
+    let mut mutator = Mutator::new(bases, seed);
     let mut tried = 0;
     while begin.elapsed() < each {
         for _ in 0..BATCH {
@@ -89,9 +100,23 @@ fn replay(targets: &[&Target], path: &PathBuf) -> ExitCode {
     }
 }
 
+/// Writes the valid bytes of each target into a folder of its name, for libFuzzer to begin with.
+fn write_seeds(targets: &[&Target], folder: &Path) -> ExitCode {
+    for target in targets {
+        let folder = folder.join(target.name);
+        let write = |(number, bytes): (usize, Vec<u8>)| fs::write(folder.join(format!("seed-{number}")), bytes);
+        let written = fs::create_dir_all(&folder).and_then(|()| (0..).zip((target.seeds)()).try_for_each(write));
+        if let Err(error) = written {
+            eprintln!("{}: {error}", folder.display());
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut options = Options { target: None, seconds: 60, seed: clock, replay: None };
+    let mut options = Options { target: None, seconds: 60, seed: clock, replay: None, seeds: None };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         let number = |text: String| text.parse().map_err(|_| format!("{text} is no number"));
@@ -99,6 +124,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
             "--seconds" => options.seconds = number(value()?)?,
             "--seed" => options.seed = number(value()?)?,
             "--replay" => options.replay = Some(value()?.into()),
+            "--seeds" => options.seeds = Some(value()?.into()),
             name if !name.starts_with('-') => options.target = Some(name.to_owned()),
             other => return Err(format!("{other} is not known")),
         }

@@ -114,7 +114,7 @@ impl Mutator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TARGETS;
+    use crate::{TARGETS, Target};
 
     #[test]
     fn the_same_seed_draws_the_same() {
@@ -127,25 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn every_target_holds_for_a_moment() {
-        for target in TARGETS {
-            let mut mutator = Mutator::new((target.seeds)(), 1);
-            for _ in 0..5_000 {
-                (target.run)(mutator.draw());
-            }
-        }
-    }
-
-    #[test]
     fn seeds_are_valid_and_most_mutants_are_not() {
         use sagacore_core::plan::Plan;
         use sagacore_core::wire::{Sections, Transactions};
         let parses = |frame: &[u8]| Transactions::parse(frame).is_ok_and(|mut read| read.all(|one| one.is_ok()));
         let opens = |body: &[u8]| Sections::parse(body).is_ok();
         let compiles = |bytes: &[u8]| Plan::compile(bytes).is_ok();
-        let all: [fn(&[u8]) -> bool; 4] = [parses, opens, compiles, parses];
-        assert_eq!(TARGETS.len(), all.len());
-        for (target, valid) in TARGETS.iter().zip(all) {
+        type Valid = fn(&[u8]) -> bool;
+        let all: [(&str, Valid); 4] = [("wire", parses), ("body", opens), ("plan", compiles), ("peers", parses)];
+        for (name, valid) in all {
+            let target: &Target = TARGETS.iter().find(|target| target.name == name).expect("a target");
             assert!((target.seeds)().iter().all(|seed| valid(seed)), "{}", target.name);
             let mut mutator = Mutator::new((target.seeds)(), 1);
             let passed = (0..1_000).filter(|_| valid(mutator.draw())).count();

@@ -14,7 +14,7 @@ const NOW_MS: u64 = 1_000;
 
 /// Each peer gets a welcome and a plan, then the frame, twice, and does what it was asked.
 pub fn peers(frame: &[u8]) {
-    let definition = diamond();
+    let definition = seeds::diamond();
     let mut greeting = said(Kind::Subscribe, 1, 0);
     greeting.extend(define(&definition));
     coordinator(&greeting, frame);
@@ -92,10 +92,6 @@ fn check_all(mut frame: impl FnMut() -> Option<Vec<u8>>) {
     }
 }
 
-fn diamond() -> Vec<u8> {
-    seeds::plans().swap_remove(2)
-}
-
 /// A frame of one message of the broker's.
 fn said(kind: Kind, amount: u64, place: u16) -> Vec<u8> {
     let mut header = Header::new(kind);
@@ -126,7 +122,7 @@ pub fn frames() -> Vec<Vec<u8>> {
     let token = |kind: Kind, place: u16, [done, active, undo]: [u64; 3]| {
         let mut header = Header::new(kind);
         (header.saga, header.place) = (SagaId::new(0, 77, 5), place.into());
-        (header.plan, header.age) = (fingerprint(&diamond()).into(), 77.into());
+        (header.plan, header.age) = (fingerprint(&seeds::diamond()).into(), 77.into());
         (header.done, header.active, header.undo) = (done.into(), active.into(), undo.into());
         told(header, &[(0, b"\xc0"), (1, b"\xc0"), (2, b"\xc0"), (Section::INPUT, b"\xc0"), (Section::CAUSE, b"\x93")])
     };

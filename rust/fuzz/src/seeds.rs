@@ -75,6 +75,11 @@ pub fn plans() -> Vec<Vec<u8>> {
     ]
 }
 
+/// One step, two beside each other, and one after both.
+pub fn diamond() -> Vec<u8> {
+    plans().swap_remove(2)
+}
+
 fn definition(steps: u64, pivot: Option<u64>, after: impl Fn(u64) -> Vec<u64>) -> Vec<u8> {
     let mut out = Vec::new();
     array(&mut out, 7);

@@ -3,7 +3,7 @@
 use sagacore_core::plan::{Plan, fingerprint};
 use sagacore_core::wire::{BodyWriter, Message, Section, Sections, Transaction, TransactionWriter, Transactions};
 
-use crate::{peers, seeds};
+use crate::{brokers, logs, peers, seeds};
 
 /// A function that takes any bytes, and the valid ones that mutation begins with.
 pub struct Target {
@@ -17,6 +17,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "body", run: body, seeds: seeds::bodies },
     Target { name: "plan", run: plan, seeds: seeds::plans },
     Target { name: "peers", run: peers::peers, seeds: peers::frames },
+    Target { name: "broker", run: brokers::broker, seeds: brokers::frames },
+    Target { name: "replay", run: brokers::replay, seeds: brokers::records },
+    Target { name: "log", run: logs::log, seeds: logs::files },
 ];
 
 /// A frame is refused, or all that was read from it is in it, and writing it again loses nothing.

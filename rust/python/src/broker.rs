@@ -268,28 +268,35 @@ impl Broker {
         &self.recovered
     }
 
-    /// Judges frames with the identities that they came from. Gives what is to be sent now.
+    /// Judges frames with the identities that they came from. Gives what is to be sent now, and how many frames were
+    /// judged: not all of them where so much is to be said first.
     fn receive<'py>(
         &self,
         py: Python<'py>,
         frames: Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>,
         now_ms: u64,
-    ) -> PyResult<Frames<'py>> {
+    ) -> PyResult<(Frames<'py>, usize)> {
         let bytes: Vec<(&[u8], &[u8])> =
             frames.iter().map(|(identity, frame)| (identity.as_bytes(), frame.as_bytes())).collect();
-        py.detach(|| {
+        let judged = py.detach(|| {
             let inner = &mut *self.lock();
             let is_behind = inner.log.as_ref().is_some_and(|log| !log.thread.has_room());
             inner.core.set_behind(is_behind);
+            let mut judged = 0;
             for (identity, frame) in bytes {
+                if inner.core.owes_much() {
+                    break;
+                }
+                judged += 1;
                 inner.core.receive(identity, frame, now_ms);
                 if inner.core.record_bytes() >= inner.record_bytes {
                     inner.flush(now_ms);
                 }
             }
             inner.flush(now_ms);
+            judged
         });
-        self.lock().take_frames(py)
+        Ok((self.lock().take_frames(py)?, judged))
     }
 
     /// The descriptor was readable: gives what may be sent now.

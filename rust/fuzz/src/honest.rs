@@ -1,0 +1,199 @@
+//! Two sagas of honest peers, one that ends well and one that is rejected, by the real cores: what they say, what the
+//! broker says to them and what it writes are the valid bytes that mutation begins with.
+
+use std::cell::LazyCell;
+use std::collections::VecDeque;
+
+use sagacore_broker::{Broker, Config, Opened, Record};
+use sagacore_core::client::{ClientCore, ClientOptions};
+use sagacore_core::coordinator::Coordinator;
+use sagacore_core::peer::{Peer, PeerOptions};
+use sagacore_core::wire::Role;
+use sagacore_core::worker::{Verdict, Worker, WorkerOptions};
+
+use crate::seeds;
+
+pub const NOW_MS: u64 = 1_000;
+/// Who says something. The last one has no session and speaks only when a mutation makes it.
+pub const SENDERS: [&str; 6] = ["client", "coordinator", "service-0", "service-1", "service-2", "stranger"];
+const SERVICES: usize = 3;
+/// The third step is rejected in every second saga.
+const REJECTED: &str = "step-2";
+
+/// All that was said and written, in order.
+pub struct Honest {
+    /// The place in `SENDERS`, and a frame to the broker.
+    pub said: Vec<(u8, Vec<u8>)>,
+    /// Frames from the broker.
+    pub heard: Vec<Vec<u8>>,
+    pub records: Vec<Record>,
+}
+
+thread_local! {
+    static HONEST: LazyCell<&'static Honest> = const { LazyCell::new(|| Box::leak(Box::new(play()))) };
+}
+
+/// The same for every caller of a thread: played once.
+pub fn honest() -> &'static Honest {
+    HONEST.with(|honest| **honest)
+}
+
+/// A broker with an empty log.
+pub fn new_broker() -> (Broker, Option<Record>) {
+    let mut broker = Broker::new(Config { stuck_after_ms: 5_000, ..Config::default() });
+    let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0, unclean: false }, NOW_MS);
+    (broker, first)
+}
+
+/// What the broker has to write, which counts as durable at once.
+pub fn flush(broker: &mut Broker, now_ms: u64, records: &mut Vec<Record>) {
+    while let Some(record) = broker.flush(now_ms) {
+        broker.synced(record.lsn, now_ms);
+        records.push(record);
+    }
+}
+
+struct Stage {
+    broker: Broker,
+    client: ClientCore,
+    coordinator: Coordinator,
+    workers: Vec<Worker>,
+    told: Honest,
+    queue: VecDeque<(u8, Vec<u8>)>,
+}
+
+fn play() -> Honest {
+    let (broker, first) = new_broker();
+    let told = Honest { said: Vec::new(), heard: Vec::new(), records: first.into_iter().collect() };
+    let client = ClientCore::new(ClientOptions { instance: 1, credit: 64, outbox_bytes_max: 1 << 20 });
+    let coordinator = Coordinator::new(16, Peer::new(coordinator_options()));
+    let workers = (0..SERVICES).map(|number| Worker::new(worker_options(number))).collect();
+    let mut stage = Stage { broker, client, coordinator, workers, told, queue: VecDeque::new() };
+    stage.broker.synced(1, NOW_MS);
+    stage.client.connect(NOW_MS);
+    stage.coordinator.connect(NOW_MS);
+    stage.workers.iter_mut().for_each(|worker| worker.connect(NOW_MS));
+    stage.settle();
+    let definition = seeds::diamond();
+    let plan = stage.client.define(&definition).unwrap_or_else(|error| panic!("the diamond: {error}"));
+    for key in [&b"order-1"[..], b"order-2"] {
+        let sagas = [(key, &b"\xc0"[..])];
+        let begun = stage.client.start_batch(plan, sagas.into_iter(), u64::from(key[6]), false);
+        begun.unwrap_or_else(|error| panic!("a saga: {error}"));
+        stage.settle();
+    }
+    stage.told.records.extend(copies(&mut stage.broker));
+    stage.told
+}
+
+/// The records of a sweep, as if the log had grown.
+fn copies(broker: &mut Broker) -> Vec<Record> {
+    let mut records = Vec::new();
+    broker.log_has(&[1, 2, 3, 4, 5, 6, 7, 8], 1 << 20);
+    broker.tick(NOW_MS);
+    flush(broker, NOW_MS, &mut records);
+    records
+}
+
+fn coordinator_options() -> PeerOptions {
+    PeerOptions {
+        role: Role::Coordinator,
+        name: String::new(),
+        instance: 2,
+        exclusive: false,
+        lease_ms: 0,
+        credit: 8,
+        outbox_bytes_max: 1 << 20,
+    }
+}
+
+fn worker_options(number: usize) -> WorkerOptions {
+    WorkerOptions {
+        service: format!("service-{number}"),
+        steps: (0..4).map(|step| format!("step-{step}")).collect(),
+        instance: 3 + number as u64,
+        memory_fence: true,
+        lease_ms: 1_000,
+        credit: 8,
+    }
+}
+
+impl Stage {
+    /// Until nobody has anything to say.
+    fn settle(&mut self) {
+        loop {
+            self.gather();
+            if self.queue.is_empty() {
+                return;
+            }
+            while let Some((sender, frame)) = self.queue.pop_front() {
+                self.broker.receive(SENDERS[usize::from(sender)].as_bytes(), &frame, NOW_MS);
+                flush(&mut self.broker, NOW_MS, &mut self.told.records);
+                self.told.said.push((sender, frame));
+            }
+            let mut frames = Vec::new();
+            self.broker.take_frames(&mut frames);
+            for (identity, frame) in frames {
+                self.deliver(&identity, &frame);
+                self.told.heard.push(frame);
+            }
+        }
+    }
+
+    fn gather(&mut self) {
+        let mut say = |sender: usize, next: &mut dyn FnMut() -> Option<Vec<u8>>| {
+            while let Some(frame) = next() {
+                self.queue.push_back((sender as u8, frame));
+            }
+        };
+        say(0, &mut || self.client.frame(NOW_MS));
+        say(1, &mut || self.coordinator.frame(NOW_MS));
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            say(2 + number, &mut || worker.frame(NOW_MS));
+        }
+    }
+
+    fn deliver(&mut self, identity: &[u8], frame: &[u8]) {
+        match SENDERS.iter().position(|name| name.as_bytes() == identity) {
+            Some(0) => _ = self.client.receive(frame, NOW_MS, &mut |_| {}),
+            Some(1) => _ = self.coordinator.receive(frame, NOW_MS),
+            Some(number) => self.work(number - 2, frame),
+            None => {}
+        }
+    }
+
+    fn work(&mut self, number: usize, frame: &[u8]) {
+        let worker = &mut self.workers[number];
+        let mut works = Vec::new();
+        worker.receive(frame, NOW_MS, &mut works);
+        while let Some(work) = works.pop() {
+            let is_rejected = format!("step-{}", work.step) == REJECTED && work.saga.sequence.get() == 2;
+            let verdict = match (work.undo, is_rejected) {
+                (true, _) => Verdict::Undone,
+                (false, true) => Verdict::Rejected,
+                (false, false) => Verdict::Done,
+            };
+            let finished = worker.finish(work.ticket, verdict, b"\xc0", NOW_MS, &mut works);
+            finished.unwrap_or_else(|misuse| panic!("what was handed out: {misuse}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sagacore_broker::RecordKind;
+
+    #[test]
+    fn both_sagas_end_and_the_log_has_all_kinds_of_records() {
+        let honest = honest();
+        let (mut broker, _) = new_broker();
+        for record in &honest.records {
+            broker.replay(record.kind, record.lsn, record.time_ms, &record.payload).unwrap_or_else(|no| panic!("{no}"));
+        }
+        assert_eq!((broker.state().sagas.len(), broker.state().outcomes.len()), (0, 2));
+        assert_eq!((broker.state().counters.completed, broker.state().counters.compensated), (1, 1));
+        assert!(honest.records.iter().any(|record| record.kind == RecordKind::Transactions));
+        assert!(honest.records.iter().any(|record| record.kind == RecordKind::Copies && record.lsn > 1));
+    }
+}
