@@ -139,8 +139,8 @@ impl State {
 }
 
 impl State {
-    /// Whether a transaction of the log, whose consumed tokens are pending, is one that was accepted once. A record that
-    /// is valid but says something else was not written by a broker, and nothing that it says may be relied on.
+    /// Whether a transaction of the log, whose consumed tokens are pending, is one that was accepted once. A record
+    /// that is valid but says something else was not written by a broker, and nothing that it says may be relied on.
     pub(super) fn agrees(&self, consumed: &[TokenRef], transaction: &Transaction<'_>, out: &mut Vec<Expected>) -> bool {
         if self.expect(consumed, out).is_err() || transaction.messages().len() != out.len() {
             return false;

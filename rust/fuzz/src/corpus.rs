@@ -1,5 +1,5 @@
-//! Inputs that are kept: each reaches something in a target that no other one does. libFuzzer found them; what once broke
-//! a target is among them under its own name.
+//! Inputs that are kept: each reaches something in a target that no other one does. libFuzzer found them; what once
+//! broke a target is among them under its own name.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};

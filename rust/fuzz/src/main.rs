@@ -10,7 +10,8 @@ use std::{env, fs};
 
 use sagacore_fuzz::{Mutator, TARGETS, Target, corpus};
 
-const USAGE: &str = "usage: sagacore-fuzz [wire|body|plan|peers|broker|replay|log] [--seconds N] [--seed N] [--replay FILE] [--seeds FOLDER]";
+const USAGE: &str = "usage: sagacore-fuzz [wire|body|plan|peers|broker|replay|log] [--seconds N] \
+                     [--seed N] [--replay FILE] [--seeds FOLDER]";
 /// Inputs between two looks at the clock.
 const BATCH: u64 = 1_000;
 const FOUND: &str = "target/fuzz";
