@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use sagacore_core::wire::{Kind, Transactions};
+
 use crate::options::NetworkOptions;
 use crate::random::Random;
 use crate::schedule::{Event, Schedule};
@@ -175,7 +177,7 @@ impl Network {
         if self.loses(process, now_us, schedule) {
             return;
         }
-        let copies = self.copies();
+        let copies = self.copies(&frame);
         let stream = &mut self.connections[connection as usize].up;
         let event = Event::Network { connection, is_up: true };
         push(stream, frame, copies, now_us + delay_us, event, schedule);
@@ -196,7 +198,7 @@ impl Network {
         if self.loses(process, now_us, schedule) {
             return true;
         }
-        let copies = self.copies();
+        let copies = self.copies(&frame);
         let event = Event::Network { connection: index as u32, is_up: false };
         push(&mut self.connections[index].down, frame, copies, now_us + delay_us, event, schedule);
         true
@@ -212,9 +214,11 @@ impl Network {
         loses
     }
 
-    /// How often a frame arrives.
-    fn copies(&mut self) -> u64 {
+    /// How often a frame arrives. What begins a session arrives once, as every frame of a connection really does: each
+    /// SUBSCRIBE is one session, which both ends count.
+    fn copies(&mut self, frame: &[u8]) -> u64 {
         let is_twice = self.options.duplication > 0 && self.random.chance(self.options.duplication);
+        let is_twice = is_twice && !begins_session(frame);
         self.duplicated += u64::from(is_twice);
         1 + u64::from(is_twice)
     }
@@ -265,4 +269,9 @@ fn push(stream: &mut Stream, frame: Vec<u8>, copies: u64, at_us: u64, event: Eve
         stream.frames.push_back((at_us, frame.clone()));
     }
     stream.frames.push_back((at_us, frame));
+}
+
+fn begins_session(frame: &[u8]) -> bool {
+    let mut messages = Transactions::parse(frame).into_iter().flatten().flatten().flat_map(|found| found.messages());
+    messages.next().is_some_and(|first| first.header.kind() == Kind::Subscribe)
 }

@@ -34,6 +34,8 @@ enum Named {
 #[derive(Debug, Default)]
 struct Connection {
     process: usize,
+    /// The highest number that came in. What comes again was judged the first time.
+    highest: u64,
     /// Those that are not confirmed yet, by number.
     open: VecDeque<(u64, Wish)>,
     /// By correlation, the saga that is to be cancelled.
@@ -100,7 +102,10 @@ impl Checks {
         if let Wish::Skip(key) = wish {
             connection.skips.insert(first.header.amount.get(), key);
         }
-        connection.open.push_back((number, wish));
+        if number > connection.highest {
+            connection.highest = number;
+            connection.open.push_back((number, wish));
+        }
     }
 
     fn wish(&mut self, transaction: &Transaction<'_>, first: &Message<'_>) -> Wish {
