@@ -53,6 +53,7 @@ mod tests {
                 (target.run)(bytes);
             }
             let bases = bases(target).unwrap_or_else(|error| panic!("{}: {error}", target.name));
+            bases.iter().for_each(|bytes| (target.run)(bytes));
             let mut mutator = Mutator::new(bases, 1);
             for _ in 0..MUTANTS {
                 (target.run)(mutator.draw());

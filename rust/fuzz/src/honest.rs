@@ -1,11 +1,11 @@
-//! Two sagas of honest peers, one that ends well and one that is rejected, by the real cores: what they say, what the
-//! broker says to them and what it writes are the valid bytes that mutation begins with.
+//! Three sagas of honest peers, by the real cores: one ends well, one is rejected, and one waits until it is cancelled.
+//! What they say, what the broker says to them and what it writes are the valid bytes that mutation begins with.
 
 use std::cell::LazyCell;
 use std::collections::VecDeque;
 
 use sagacore_broker::{Broker, Config, Opened, Record};
-use sagacore_core::client::{ClientCore, ClientOptions};
+use sagacore_core::client::{Action, ClientCore, ClientOptions, Subject};
 use sagacore_core::coordinator::Coordinator;
 use sagacore_core::peer::{Peer, PeerOptions};
 use sagacore_core::wire::Role;
@@ -17,7 +17,7 @@ pub const NOW_MS: u64 = 1_000;
 /// Who says something. The last one has no session and speaks only when a mutation makes it.
 pub const SENDERS: [&str; 6] = ["client", "coordinator", "service-0", "service-1", "service-2", "stranger"];
 const SERVICES: usize = 3;
-/// The third step is rejected in every second saga.
+/// This step is rejected in the second saga, and put off in the third.
 const REJECTED: &str = "step-2";
 
 /// All that was said and written, in order.
@@ -76,12 +76,14 @@ fn play() -> Honest {
     stage.settle();
     let definition = seeds::diamond();
     let plan = stage.client.define(&definition).unwrap_or_else(|error| panic!("the diamond: {error}"));
-    for key in [&b"order-1"[..], b"order-2"] {
+    for key in [&b"order-1"[..], b"order-2", b"order-3"] {
         let sagas = [(key, &b"\xc0"[..])];
         let begun = stage.client.start_batch(plan, sagas.into_iter(), u64::from(key[6]), false);
         begun.unwrap_or_else(|error| panic!("a saga: {error}"));
         stage.settle();
     }
+    stage.told.records.extend(copies(&mut stage.broker));
+    stage.ask();
     stage.told.records.extend(copies(&mut stage.broker));
     stage.told
 }
@@ -119,6 +121,25 @@ fn worker_options(number: usize) -> WorkerOptions {
 }
 
 impl Stage {
+    /// Everything that a client can ask of the saga that waits, and then that it is cancelled.
+    fn ask(&mut self) {
+        let third = Subject::Key(b"order-3");
+        let saga = self.broker.state().sagas.values().next().map(|saga| saga.id).unwrap_or_default();
+        let client = &mut self.client;
+        let asked = client
+            .status(101, third)
+            .and_then(|()| client.status(102, Subject::Key(b"order-1")))
+            .and_then(|()| client.attach(103, third))
+            .and_then(|()| client.attach(104, Subject::Key(b"order-1")))
+            .and_then(|()| client.stats(105))
+            .and_then(|()| client.stuck(106))
+            .and_then(|()| client.resolve(107, saga, 2, Action::Retry, "now", &[]))
+            .and_then(|()| client.resolve(108, saga, 2, Action::Skip, "now", &[]))
+            .and_then(|()| client.cancel(109, third, "changed my mind"));
+        asked.unwrap_or_else(|error| panic!("a question: {error}"));
+        self.settle();
+    }
+
     /// Until nobody has anything to say.
     fn settle(&mut self) {
         loop {
@@ -167,13 +188,14 @@ impl Stage {
         let mut works = Vec::new();
         worker.receive(frame, NOW_MS, &mut works);
         while let Some(work) = works.pop() {
-            let is_rejected = format!("step-{}", work.step) == REJECTED && work.saga.sequence.get() == 2;
-            let verdict = match (work.undo, is_rejected) {
-                (true, _) => Verdict::Undone,
-                (false, true) => Verdict::Rejected,
-                (false, false) => Verdict::Done,
+            let is_judged = format!("step-{}", work.step) == REJECTED;
+            let (verdict, payload): (Verdict, &[u8]) = match (work.undo, work.saga.sequence.get()) {
+                (true, _) => (Verdict::Undone, b"\xc0"),
+                (false, 2) if is_judged => (Verdict::Rejected, b"no"),
+                (false, 3) if is_judged => (Verdict::Retry, b"60000 not yet"),
+                (false, _) => (Verdict::Done, b"\xc0"),
             };
-            let finished = worker.finish(work.ticket, verdict, b"\xc0", NOW_MS, &mut works);
+            let finished = worker.finish(work.ticket, verdict, payload, NOW_MS, &mut works);
             finished.unwrap_or_else(|misuse| panic!("what was handed out: {misuse}"));
         }
     }
@@ -185,14 +207,14 @@ mod tests {
     use sagacore_broker::RecordKind;
 
     #[test]
-    fn both_sagas_end_and_the_log_has_all_kinds_of_records() {
+    fn all_sagas_end_and_the_log_has_all_kinds_of_records() {
         let honest = honest();
         let (mut broker, _) = new_broker();
         for record in &honest.records {
             broker.replay(record.kind, record.lsn, record.time_ms, &record.payload).unwrap_or_else(|no| panic!("{no}"));
         }
-        assert_eq!((broker.state().sagas.len(), broker.state().outcomes.len()), (0, 2));
-        assert_eq!((broker.state().counters.completed, broker.state().counters.compensated), (1, 1));
+        assert_eq!((broker.state().sagas.len(), broker.state().outcomes.len()), (0, 3));
+        assert_eq!((broker.state().counters.completed, broker.state().counters.compensated), (1, 2));
         assert!(honest.records.iter().any(|record| record.kind == RecordKind::Transactions));
         assert!(honest.records.iter().any(|record| record.kind == RecordKind::Copies && record.lsn > 1));
     }
