@@ -300,7 +300,6 @@ impl State {
     fn publish(&mut self, saga: SagaRef, header: &Header, body: Box<[u8]>) -> TokenRef {
         let kind = header.kind();
         self.count(kind);
-        self.body_bytes += body.len();
         let token = Token {
             saga,
             kind,

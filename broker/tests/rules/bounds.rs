@@ -9,7 +9,7 @@ use sagacore_core::wire::{Flags, Header, Key, Kind, Refusal, Role, Section, Tran
 
 use crate::peers::{World, next};
 use crate::sagas::shop;
-use crate::{begin, refusal, run_root, world};
+use crate::{begin, fail, refusal, run_root, world};
 
 fn by_key(kind: Kind, correlation: u64) -> Header {
     let mut header = Header::new(kind);
@@ -241,4 +241,22 @@ fn a_log_that_says_what_no_broker_writes_is_refused() {
     assert!(!replay(&|run| run.kind = Kind::Undo.code(), &key));
     assert!(!replay(&|run| run.done = 1.into(), &key));
     assert!(!replay(&|run| run.flags = 0.into(), &key));
+}
+
+#[test]
+fn what_pending_messages_carry_is_counted_while_they_are_pending() {
+    let (mut world, plan) = world(&shop());
+    let begun = ["one", "two"].map(|key| begin(&mut world, plan, key));
+    let carried = |world: &World| world.broker.state().tokens.values().map(|token| token.body.len()).sum::<usize>();
+    assert_eq!(world.broker.state().body_bytes, carried(&world));
+    for run in world.tokens("create") {
+        fail(&mut world, "create", &run, Flags::CLEAN);
+    }
+    assert_eq!(world.broker.state().body_bytes, carried(&world));
+    for revoked in world.tokens("coordinator") {
+        let mut result = next(&revoked, Kind::Result, 2, 0, 0);
+        result.set(Flags::SPLICE);
+        world.say("coordinator", &[revoked.key()], &[(result, vec![])]);
+    }
+    assert_eq!((world.broker.state().outcomes.len(), world.broker.state().body_bytes), (begun.len(), 0));
 }
