@@ -258,6 +258,7 @@ impl World {
             self.broker.check_replay(&mut self.env);
             self.check_messages();
             self.check_books();
+            self.check_bytes();
         }
         let network = [(Fault::LoseFrame, self.env.network.lost), (Fault::DuplicateFrame, self.env.network.duplicated)];
         self.faults.extend(network.into_iter().filter(|&(_, count)| count > 0));
@@ -283,6 +284,14 @@ impl World {
         let mut all = history.sagas.keys().map(|&saga| ledger.check_ended(models, history, saga));
         if let Some(broken) = all.find(Result::is_err) {
             self.env.judge(broken);
+        }
+    }
+
+    /// Nothing runs, so nothing is counted for it (I10): or one day there would be room for no saga.
+    fn check_bytes(&mut self) {
+        let counted = self.broker.counted_bytes();
+        if counted != (0, 0) {
+            self.env.violate("I10", format!("nothing runs, and {counted:?} bytes of messages and room are counted"));
         }
     }
 

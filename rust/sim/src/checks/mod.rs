@@ -12,7 +12,7 @@
 //! I7   the order of compensations  ledger for what was done, transitions for what is asked
 //! I8   told is durable             boundary, ledger, hosts/client; what may run ahead of the log: ahead
 //! I9   consumed stays consumed     history with each start, boundary; a log that holds it and does not start
-//! I10  constant memory             hosts/peer: a coordinator's table
+//! I10  constant memory             hosts/peer: a coordinator's table; world, at the end: what the broker counts
 //! I11  tokens have a bound         transitions
 //! I12  watermarks                  watermarks, with each that leaves; the services' databases keep them
 //! I13  a deadline, or it is seen   hosts/watch, with each tick of the broker

@@ -410,6 +410,11 @@ impl BrokerHost {
         format!("{counts:?}")
     }
 
+    /// Bytes of pending messages, and those reserved for running sagas.
+    pub fn counted_bytes(&self) -> (usize, u64) {
+        self.core.as_ref().map_or((0, 0), |core| (core.state().body_bytes, core.state().reserved_bytes))
+    }
+
     /// Sagas that run, and pending tokens.
     pub fn left(&self) -> (usize, usize) {
         self.core.as_ref().map_or((1, 1), |core| (core.state().sagas.len(), core.state().tokens.len()))
