@@ -184,7 +184,7 @@ impl Broker {
     }
 
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
-    fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
+    pub(super) fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
         let at = self.at(time_ms);
@@ -337,12 +337,7 @@ impl Broker {
         let mut transaction = TransactionWriter::new(&mut bytes, 0);
         transaction.consume(&Key::of(&of));
         for expected in &self.expected {
-            let mut header = Header::new(expected.kind);
-            (header.saga, header.plan, header.attempt) = (of.saga, of.plan, of.attempt);
-            header.place = expected.place.into();
-            header.done = expected.done.into();
-            header.active = expected.active.into();
-            header.undo = expected.undo.into();
+            let header = expected.header(&of);
             transaction.publish_with(header, |body| write(&header, body));
         }
         transaction.finish();

@@ -7,6 +7,7 @@
 
 mod compaction;
 mod config;
+mod follow;
 mod judge;
 mod recovery;
 mod requests;
@@ -120,6 +121,8 @@ pub struct Broker {
     consumed: Vec<TokenRef>,
     expected: Vec<Expected>,
     applied: Applied,
+    /// A transaction on the broker's own account.
+    own: Vec<u8>,
     over_limit: Vec<TokenRef>,
     refused: u64,
     stale: u64,
@@ -159,6 +162,7 @@ impl Broker {
             consumed: Vec::new(),
             expected: Vec::new(),
             applied: Applied::default(),
+            own: Vec::new(),
             over_limit: Vec::new(),
             refused: 0,
             stale: 0,
@@ -288,6 +292,7 @@ impl Broker {
 
     /// What a record changed becomes visible when it is durable, or at once where it may run ahead of that.
     fn note_applied(&mut self, time_ms: u64) {
+        let alone = self.take_alone();
         let is_said = self.ahead_from_lsn <= self.durable_lsn || is_broken(Mutation::RunsAheadUnsaid);
         if self.config.visibility == Visibility::Relaxed && is_said {
             let (state, queues, durable_lsn) = (&mut self.state, &mut self.queues, self.durable_lsn);
@@ -299,11 +304,18 @@ impl Broker {
                 waits
             });
         }
-        self.note_decided(time_ms);
+        self.note_durable(time_ms);
+        self.follow(alone, time_ms);
     }
 
     /// What a record changed becomes visible when it is durable, all of it.
     fn note_decided(&mut self, time_ms: u64) {
+        let alone = self.take_alone();
+        self.note_durable(time_ms);
+        self.follow(alone, time_ms);
+    }
+
+    fn note_durable(&mut self, time_ms: u64) {
         let lsn = self.next_lsn;
         self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
         if let Some(saga) = self.applied.started.take() {

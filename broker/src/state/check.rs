@@ -34,6 +34,17 @@ impl Expected {
             && (token || self.kind == Kind::Result)
     }
 
+    /// Of the saga of another header.
+    pub fn header(&self, of: &Header) -> Header {
+        let mut header = Header::new(self.kind);
+        (header.saga, header.plan, header.attempt) = (of.saga, of.plan, of.attempt);
+        header.place = self.place.into();
+        header.done = self.done.into();
+        header.active = self.active.into();
+        header.undo = self.undo.into();
+        header
+    }
+
     fn run(step: u8, done: u64) -> Self {
         Self { kind: Kind::Run, place: u16::from(step), done, active: 1 << step, undo: 0 }
     }
@@ -69,7 +80,7 @@ impl State {
                 let set = first.undo;
                 out.extend(steps(plan.undo(set).roots).map(|step| Expected::undo(step, set, set)));
                 if set == 0 {
-                    out.push(Expected::result(OutcomeCode::Compensated, first.done));
+                    out.push(Expected::result(OutcomeCode::Compensated, set));
                 }
             }
             Kind::Done => {

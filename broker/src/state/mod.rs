@@ -255,7 +255,7 @@ impl State {
     pub fn may_run_ahead(&self, token: TokenRef, durable_lsn: u64) -> bool {
         let token = &self.tokens[token];
         match token.kind {
-            Kind::Start => is_broken(Mutation::StartRunsAhead),
+            Kind::Start => false,
             _ if is_broken(Mutation::RevokedRunsAhead) && token.kind == Kind::Revoked => true,
             _ if is_broken(Mutation::PivotRunsAhead) && token.kind == Kind::Run => true,
             _ if is_broken(Mutation::FirstUndoRunsAhead) && token.kind == Kind::Undo => true,

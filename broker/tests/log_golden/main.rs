@@ -1,8 +1,9 @@
 //! The golden logs: `tests/golden/log` holds small logs, good, torn and damaged, and an index that says what every
 //! version must read of each, or how it must refuse it.
 //!
-//! With `SAGACORE_GOLDEN=write` the files are written anew from `cases`, and then read like any others. The index is
-//! always made from what is read of the files, and compared.
+//! With `SAGACORE_GOLDEN=write` the files are written anew from `cases`, and then read like any others; those that
+//! only earlier versions could write stay as they are. The index is always made from what is read of the files, and
+//! compared.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
 #![allow(clippy::disallowed_methods, reason = "the golden files are files")]
@@ -40,7 +41,11 @@ const SEGMENT_BYTES: u64 = 16 << 10;
 type Files = BTreeMap<String, String>;
 
 fn all() -> Vec<Case> {
-    [cases::all(), damaged::all(), running::all()].into_iter().flatten().collect()
+    all_of(&folder())
+}
+
+fn all_of(folder: &Path) -> Vec<Case> {
+    [cases::all(), damaged::all(), running::kept(folder), running::all()].into_iter().flatten().collect()
 }
 
 /// The folder of golden logs, written anew first if that is asked for: once, for tests run side by side.
@@ -49,10 +54,8 @@ fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/log");
     WRITTEN.get_or_init(|| {
         if env::var("SAGACORE_GOLDEN").is_ok_and(|value| value == "write") {
-            if folder.exists() {
-                fs::remove_dir_all(&folder).unwrap();
-            }
-            let cases = all();
+            let cases = all_of(&folder);
+            fs::remove_dir_all(&folder).unwrap();
             write(&folder, &logs(&cases));
             let found = cases.iter().map(|case| index::found(case, &disk_of(&folder, case.name))).collect();
             write(&folder, &Files::from([("index.json".to_owned(), index::document(found))]));

@@ -6,18 +6,18 @@
 mod sagas;
 
 mod ahead;
+mod arrivals;
 mod bounds;
+mod follow;
 mod peers;
 mod watermarks;
 
-use peers::{Got, World, carried, next};
+use peers::{Got, World, carried, done, next, undone};
 use sagacore_broker::{Config, RecordKind, Room};
 use sagacore_core::limits::{
     DELIVERIES_MAX, FRAME_BYTES_MAX, HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, TRANSACTION_BYTES_MAX,
 };
-use sagacore_core::wire::{
-    Flags, Header, Key, Kind, OutcomeCode, Refusal, Role, Section, StatusCode, TransactionWriter,
-};
+use sagacore_core::wire::{Flags, Header, Kind, OutcomeCode, Refusal, Role, Section, StatusCode, TransactionWriter};
 use sagas::{SagaModel, shop};
 
 const EVERYBODY: [&str; 6] = ["client", "coordinator", "create", "charge", "reserve", "schedule"];
@@ -31,25 +31,24 @@ fn world(saga: &SagaModel) -> (World, u64) {
 }
 
 fn join_all(world: &mut World, saga: &SagaModel) {
-    world.subscribe("client", Role::Client, "", 0);
     world.subscribe("coordinator", Role::Coordinator, "", 0);
+    join_uncoordinated(world, saga);
+}
+
+fn join_uncoordinated(world: &mut World, saga: &SagaModel) {
+    world.subscribe("client", Role::Client, "", 0);
     for step in &saga.steps {
         world.subscribe(&step.name, Role::Service, &step.service, 0);
     }
 }
 
-/// Starts a saga and lets the coordinator send its first RUN.
+/// Starts a saga, whose first RUNs follow. Gives its START, as the log has it.
 fn begin(world: &mut World, plan: u64, key: &str) -> Got {
+    let before = world.broker.state().next_sequence;
     world.start(plan, key, "tea", 7);
-    let start = world.token("coordinator", Kind::Start);
-    run_root(world, &start);
+    let start = world.logged(Kind::Start);
+    assert_eq!(start.header.saga.sequence.get(), before, "it was not refused");
     start
-}
-
-fn run_root(world: &mut World, start: &Got) {
-    let mut run = next(start, Kind::Run, 0, 0, 1);
-    run.set(Flags::SPLICE);
-    world.say("coordinator", &[start.key()], &[(run, vec![])]);
 }
 
 /// The service of `step` passes the token on to the next step of the chain.
@@ -59,6 +58,30 @@ fn pass_on(world: &mut World, step: u8, name: &str) {
     let mut body = carried(&run);
     body.retain(|(key, _)| *key == Section::INPUT);
     world.say(name, &[run.key()], &[(next(&run, Kind::Run, u16::from(step) + 1, done, 2 << step), body)]);
+}
+
+/// The service of a step tells that it is done, of every saga that asked for it.
+fn arrive(world: &mut World, name: &str, edge: u16) {
+    let runs = world.tokens(name);
+    assert!(!runs.is_empty(), "{name}");
+    for run in runs {
+        world.say(name, &[run.key()], &[(done(&run, edge), carried(&run))]);
+        assert_eq!(refusal(world, name), None);
+    }
+}
+
+/// The one UNDO that a service got, whatever it got before.
+fn undo_at(world: &mut World, name: &str) -> Got {
+    let mut undos = world.tokens(name);
+    undos.retain(|got| got.kind() == Kind::Undo);
+    assert_eq!(undos.len(), 1, "{name}");
+    undos.remove(0)
+}
+
+/// The set that an abort undoes, as its first UNDOs say.
+fn undo_set(undo: &Got) -> u64 {
+    assert_eq!(undo.header.done, undo.header.undo, "nothing is undone yet");
+    undo.header.undo.get()
 }
 
 fn fail(world: &mut World, name: &str, run: &Got, flags: u16) {
@@ -152,6 +175,7 @@ fn an_abort_counts_every_token_and_comes_once() {
     fail(&mut world, "c", &c, Flags::CLEAN);
     let revoked = world.token("coordinator", Kind::Revoked);
     assert_eq!((revoked.header.done.get(), revoked.header.active.get(), revoked.header.undo.get()), (0b11, 0, 0b11));
+    assert_eq!(revoked.section(Section::CAUSE), None, "coordinators see no bodies");
     // The arrival that the coordinator holds is consumed, and so is the sibling's token.
     let mut run = next(&arrived, Kind::Run, 3, 3, 8);
     run.set(Flags::SPLICE);
@@ -171,7 +195,7 @@ fn a_cancel_is_accepted_again_if_it_was_accepted_before() {
         cancel(&mut world, "k");
         assert!(world.take("client").iter().any(|got| got.kind() == Kind::Cancel));
     }
-    assert_eq!(world.tokens("coordinator").len(), 1);
+    undo_at(&mut world, "create");
 }
 
 #[test]
@@ -181,8 +205,8 @@ fn what_may_have_run_is_undone() {
     pass_on(&mut world, 0, "create");
     let charge = world.token("charge", Kind::Run);
     fail(&mut world, "charge", &charge, 0);
-    let revoked = world.token("coordinator", Kind::Revoked);
-    assert_eq!(revoked.header.undo.get(), 0b11, "not cleanly rejected: it may have taken effect");
+    let undo = world.token("charge", Kind::Undo);
+    assert_eq!(undo_set(&undo), 0b11, "not cleanly rejected: it may have taken effect");
     assert_eq!(status(&mut world, "k"), StatusCode::Compensating);
 }
 
@@ -200,10 +224,12 @@ fn nothing_aborts_a_delivered_pivot_but_its_own_rejection() {
     fail(&mut world, "schedule", &pivot, 0);
     assert_eq!(refusal(&mut world, "schedule"), Some(Refusal::TooLate));
     world.pass(40_000, &EVERYBODY);
-    assert!(world.tokens("coordinator").is_empty(), "no deadline once it is deciding");
+    for name in ["create", "charge", "reserve"] {
+        assert!(world.tokens(name).is_empty(), "no deadline once it is deciding: {name}");
+    }
     let again = world.tokens("schedule").pop().unwrap();
     fail(&mut world, "schedule", &again, Flags::CLEAN);
-    assert_eq!(world.token("coordinator", Kind::Revoked).header.undo.get(), 0b111);
+    assert_eq!(undo_set(&world.token("reserve", Kind::Undo)), 0b111);
 }
 
 #[test]
@@ -217,7 +243,7 @@ fn a_pivot_that_nobody_got_may_be_cancelled() {
     world.say("reserve", &[run.key()], &[(next(&run, Kind::Run, 3, 7, 8), carried(&run))]);
     cancel(&mut world, "k");
     world.syncs = true;
-    assert_eq!(world.token("coordinator", Kind::Revoked).header.undo.get(), 0b111);
+    assert_eq!(undo_set(&world.token("reserve", Kind::Undo)), 0b111);
     assert!(world.tokens("schedule").is_empty());
 }
 
@@ -226,23 +252,23 @@ fn a_deadline_aborts_and_a_full_count_of_deliveries_too() {
     let (mut world, plan) = world(&shop());
     begin(&mut world, plan, "late");
     world.pass(30_200, &EVERYBODY);
-    assert_eq!(world.token("coordinator", Kind::Revoked).header.undo.get(), 1);
+    let late = undo_at(&mut world, "create");
+    assert_eq!((undo_set(&late), late.section(Section::CAUSE)), (1, Some(&b"\x93\x03\x40\xb3the deadline passed"[..])));
     let mut patient = shop();
     patient.deadline_ms = 3_600_000;
     let plan = world.define(&patient);
-    begin(&mut world, plan, "poison");
-    world.take("create");
-    let mut aborted = None;
+    let poison = begin(&mut world, plan, "poison").header.saga;
+    let mut got = Vec::new();
     for _ in 0..400 {
         world.pass(11_000, &EVERYBODY);
-        aborted = world.tokens("coordinator").into_iter().find(|got| got.kind() == Kind::Revoked);
-        if aborted.is_some() {
+        got.extend(world.tokens("create").into_iter().filter(|got| got.header.saga == poison));
+        if got.iter().any(|got| got.kind() == Kind::Undo) {
             break;
         }
     }
-    let cause = aborted.unwrap().section(Section::CAUSE).map(<[u8]>::to_vec);
-    assert_eq!(cause, None, "coordinators see no bodies");
-    assert!(world.take("create").len() as u32 >= DELIVERIES_MAX - 1);
+    let cause = got.pop().unwrap().section(Section::CAUSE).map(<[u8]>::to_vec).unwrap();
+    assert_eq!(cause[..3], [0x93, 5, 0], "the limit of deliveries, of step 0");
+    assert!(got.iter().all(|got| got.kind() == Kind::Run) && got.len() as u32 >= DELIVERIES_MAX);
 }
 
 #[test]
@@ -264,14 +290,14 @@ fn nothing_leaves_before_it_is_durable() {
     let (mut world, plan) = world(&shop());
     world.syncs = false;
     world.start(plan, "k", "tea", 7);
-    assert!(world.tokens("client").is_empty() && world.tokens("coordinator").is_empty());
+    assert!(world.tokens("client").is_empty() && world.tokens("create").is_empty());
     let durable = world.log.len() - 1;
     world.restart(durable);
     world.syncs = true;
     join_all(&mut world, &shop());
     assert_eq!(status(&mut world, "k"), StatusCode::Unknown);
     world.start(plan, "k", "tea", 7);
-    assert_eq!(world.tokens("coordinator").len(), 1);
+    assert_eq!(world.tokens("create").len(), 1);
 }
 
 #[test]
@@ -285,11 +311,12 @@ fn a_restart_delivers_all_that_is_pending_and_remembers_outcomes() {
     let again = world.token("charge", Kind::Run);
     assert_eq!((again.key(), again.body), (charge.key(), charge.body));
     cancel(&mut world, "a");
-    let revoked = world.token("coordinator", Kind::Revoked);
-    assert_eq!(revoked.header.undo.get(), 0b11);
+    let undo = world.token("charge", Kind::Undo);
+    assert_eq!(undo_set(&undo), 0b11);
     world.restart(world.log.len());
     join_all(&mut world, &shop());
-    assert_eq!(world.token("coordinator", Kind::Revoked).header.undo.get(), 0b11);
+    let again = world.token("charge", Kind::Undo);
+    assert_eq!((again.key(), undo_set(&again), again.body), (undo.key(), 0b11, undo.body));
 }
 
 #[test]
@@ -303,20 +330,9 @@ fn a_key_is_one_saga_and_another_input_is_an_error() {
     world.start(plan, "k", "coffee", 9);
     assert_eq!(refusal(&mut world, "client"), Some(Refusal::KeyConflict));
     cancel(&mut world, "k");
-    let revoked = world.token("coordinator", Kind::Revoked);
     // The service has not answered yet, so its step is undone, and then the saga has ended.
-    let mut undo = next(&revoked, Kind::Undo, 0, 1, 0);
-    undo.undo = 1.into();
-    undo.set(Flags::SPLICE);
-    world.say("coordinator", &[revoked.key()], &[(undo, vec![])]);
-    let undo = world.tokens("create").into_iter().find(|got| got.kind() == Kind::Undo).unwrap();
-    let mut undone = next(&undo, Kind::Undone, 0, 1, 0);
-    undone.set(Flags::SPLICE);
-    world.say("create", &[undo.key()], &[(undone, vec![])]);
-    let undone = world.token("coordinator", Kind::Undone);
-    let mut result = next(&undone, Kind::Result, OutcomeCode::Compensated.code(), 1, 0);
-    result.set(Flags::SPLICE);
-    world.say("coordinator", &[undone.key()], &[(result, vec![])]);
+    let undo = undo_at(&mut world, "create");
+    world.say("create", &[undo.key()], &[(undone(&undo, 0), vec![])]);
     let told: Vec<Got> = world.take("client").into_iter().filter(|got| got.kind() == Kind::Result).collect();
     let correlations: Vec<u64> = told.iter().map(|got| got.header.amount.get()).collect();
     assert_eq!(correlations, [7, 8], "both that asked for this saga are told");
@@ -328,88 +344,6 @@ fn a_key_is_one_saga_and_another_input_is_an_error() {
         join_all(&mut world, &shop());
     }
     assert_eq!(status(&mut world, "k"), StatusCode::Compensated);
-}
-
-#[test]
-fn spilled_arrivals_come_again_with_the_next_one_and_races_are_stale() {
-    let mut saga = SagaModel::new("join");
-    for name in ["a", "b", "c"] {
-        saga.step(name, &[]);
-    }
-    saga.step("d", &[0, 1, 2]);
-    let (mut world, plan) = world(&saga);
-    world.start(plan, "k", "tea", 7);
-    let start = world.token("coordinator", Kind::Start);
-    let runs: Vec<_> = (0..3u16)
-        .map(|step| {
-            let mut run = next(&start, Kind::Run, step, 0, 1 << step);
-            run.set(Flags::SPLICE);
-            (run, vec![])
-        })
-        .collect();
-    world.say("coordinator", &[start.key()], &runs);
-    let arrive = |world: &mut World, name: &str, edge: u16| {
-        let run = world.token(name, Kind::Run);
-        world.say(name, &[run.key()], &[(next(&run, Kind::Done, edge, 1 << edge, 0), carried(&run))]);
-    };
-    arrive(&mut world, "a", 0);
-    let a = world.token("coordinator", Kind::Done);
-    let spill = |world: &mut World, keys: &[Key]| {
-        world.say("coordinator", keys, &[(Header::new(Kind::Spill), vec![])]);
-    };
-    spill(&mut world, &[a.key()]);
-    assert_eq!(refusal(&mut world, "coordinator"), None);
-    arrive(&mut world, "b", 1);
-    let both: Vec<u16> = world.tokens("coordinator").iter().map(Got::place).collect();
-    assert_eq!(both, [0, 1], "the spilled one comes again, before the new one");
-    // It spills only one of the two: that is not all that is pending there.
-    spill(&mut world, &[a.key()]);
-    let told = world.take("coordinator");
-    assert!(told.iter().any(|got| got.kind() == Kind::Refused && got.place() == Refusal::Stale.code()));
-    assert!(told.iter().any(|got| got.kind() == Kind::Done && got.place() == 0), "and its lease was taken back");
-}
-
-/// Else a full table drops each before the other comes, and the sagas go round for ever.
-#[test]
-fn arrivals_of_one_join_come_together() {
-    let mut saga = SagaModel::new("join");
-    saga.step("a", &[]);
-    saga.step("b", &[]);
-    saga.step("d", &[0, 1]);
-    let (mut world, plan) = world(&saga);
-    for key in ["k1", "k2", "k3"] {
-        world.start(plan, key, "tea", 7);
-        let start = world.token("coordinator", Kind::Start);
-        let runs = [0u16, 1].map(|step| {
-            let mut run = next(&start, Kind::Run, step, 0, 1 << step);
-            run.set(Flags::SPLICE);
-            (run, vec![])
-        });
-        world.say("coordinator", &[start.key()], &runs);
-    }
-    world.broker.lost(b"coordinator", world.now_ms);
-    for (name, edge) in [("a", 0u16), ("b", 1)] {
-        for run in world.tokens(name) {
-            world.say(name, &[run.key()], &[(next(&run, Kind::Done, edge, 1 << edge, 0), carried(&run))]);
-        }
-    }
-    world.subscribe("coordinator", Role::Coordinator, "", 0);
-    let came: Vec<u64> = world.tokens("coordinator").iter().map(|got| got.header.saga.sequence.get()).collect();
-    assert_eq!(came, [1, 1, 2, 2, 3, 3]);
-}
-
-#[test]
-fn slices_move_with_all_that_was_held() {
-    let (mut world, plan) = world(&shop());
-    for index in 0..8 {
-        world.start(plan, &format!("k{index}"), "tea", index);
-    }
-    assert_eq!(world.tokens("coordinator").len(), 8);
-    world.subscribe("coordinator-2", Role::Coordinator, "", 0);
-    let moved = world.tokens("coordinator-2");
-    assert!(!moved.is_empty() && moved.len() < 8, "{}", moved.len());
-    world.pass(HEARTBEAT_MS * (HEARTBEATS_MISSED_MAX + 2), &["client", "coordinator-2"]);
-    assert_eq!(moved.len() + world.tokens("coordinator-2").len(), 8);
 }
 
 #[test]
@@ -502,23 +436,15 @@ fn fences_in_memory_allow_one_process_of_a_service() {
 fn a_stuck_compensation_is_listed_and_can_be_skipped() {
     let (mut world, plan) = world(&shop());
     begin(&mut world, plan, "k");
-    world.take("create");
     cancel(&mut world, "k");
-    let revoked = world.token("coordinator", Kind::Revoked);
-    let mut undo = next(&revoked, Kind::Undo, 0, 1, 0);
-    undo.undo = 1.into();
-    undo.set(Flags::SPLICE);
-    world.say("coordinator", &[revoked.key()], &[(undo, vec![])]);
+    let undo = undo_at(&mut world, "create");
     world.pass(6_000, &EVERYBODY);
     assert_eq!(status(&mut world, "k"), StatusCode::Stuck);
     let mut resolve = Header::new(Kind::Resolve);
-    resolve.saga = revoked.header.saga;
+    resolve.saga = undo.header.saga;
     resolve.active = 2.into();
     world.say("client", &[], &[(resolve, vec![(Section::TEXT, b"by hand".to_vec())])]);
-    let undone = world.token("coordinator", Kind::Undone);
-    let mut result = next(&undone, Kind::Result, OutcomeCode::Compensated.code(), 1, 0);
-    result.set(Flags::SPLICE);
-    world.say("coordinator", &[undone.key()], &[(result, vec![])]);
     let told = world.take("client").into_iter().find(|got| got.kind() == Kind::Result).unwrap();
+    assert_eq!(told.place(), OutcomeCode::Compensated.code());
     assert_eq!(told.section(Section::SKIPPED), Some(&b"\x91\x92\x00\xa7by hand"[..]));
 }

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use sagacore_broker::{Broker, Config, Opened, Record, Visibility, WatermarkBounds};
+use sagacore_broker::{Broker, Config, Opened, Record, RecordKind, Visibility, WatermarkBounds};
 use sagacore_core::limits::HEARTBEAT_MS;
-use sagacore_core::wire::{Header, Key, Kind, Message, Role, Section, Sections, TransactionWriter, Transactions};
+use sagacore_core::wire::{
+    Flags, Header, Key, Kind, Message, Role, Section, Sections, Transaction, TransactionWriter, Transactions,
+};
 
 use crate::sagas::SagaModel;
 
@@ -149,6 +151,13 @@ impl World {
         tokens.remove(0)
     }
 
+    /// The last message of this kind in the log, as it stands there.
+    pub fn logged(&self, kind: Kind) -> Got {
+        let records = self.log.iter().filter(|record| record.kind == RecordKind::Transactions);
+        let mut messages = records.flat_map(transactions).flatten();
+        messages.rfind(|got| got.kind() == kind).unwrap()
+    }
+
     pub fn frame(&mut self, name: &str, frame: &[u8]) {
         self.broker.receive(name.as_bytes(), frame, self.now_ms);
         self.settle();
@@ -218,6 +227,17 @@ fn got(message: Message<'_>) -> Got {
     Got { header: *message.header, body: message.body.to_vec() }
 }
 
+/// What a record of transactions publishes, by transaction.
+pub fn transactions(record: &Record) -> Vec<Vec<Got>> {
+    let (mut all, mut rest) = (Vec::new(), record.payload.as_slice());
+    while !rest.is_empty() {
+        let (transaction, after) = Transaction::parse(rest).unwrap();
+        all.push(transaction.messages().map(got).collect());
+        rest = after;
+    }
+    all
+}
+
 /// What a step's service says when the step is done: the header of the next message.
 pub fn next(of: &Got, kind: Kind, place: u16, done: u64, active: u64) -> Header {
     let mut header = Header::new(kind);
@@ -231,4 +251,17 @@ pub fn next(of: &Got, kind: Kind, place: u16, done: u64, active: u64) -> Header 
 /// The body that a token came with.
 pub fn carried(of: &Got) -> Sent {
     Sections::parse(&of.body).unwrap().map(|(key, value)| (key, value.to_vec())).collect()
+}
+
+/// What a service says when a step is done whose edge leads into a join or to the end.
+pub fn done(of: &Got, edge: u16) -> Header {
+    next(of, Kind::Done, edge, of.header.done.get() | 1 << of.place(), 0)
+}
+
+/// The same of a step that is undone.
+pub fn undone(of: &Got, edge: u16) -> Header {
+    let mut header = next(of, Kind::Undone, edge, of.header.done.get(), 0);
+    header.undo = (of.header.undo.get() & !(1 << of.place())).into();
+    header.set(Flags::SPLICE);
+    header
 }

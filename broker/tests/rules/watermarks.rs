@@ -4,13 +4,13 @@ use proptest::prelude::*;
 use sagacore_broker::{RecordKind, WatermarkBounds};
 use sagacore_core::limits::{HEARTBEAT_MS, WATERMARK_CLASSES};
 use sagacore_core::watermark::{Watermark, deadline_class};
-use sagacore_core::wire::{Flags, Kind, OutcomeCode, Refusal, Role, Section, StatusCode, Transaction};
+use sagacore_core::wire::{Kind, Refusal, Role, Section, StatusCode};
 
-use crate::peers::{Got, World, next};
+use crate::peers::{Got, World, transactions, undone};
 use crate::sagas::SagaModel;
-use crate::{cancel, refusal, run_root, status};
+use crate::{cancel, refusal, status};
 
-const PEERS: [&str; 3] = ["client", "coordinator", "service"];
+const PEERS: [&str; 2] = ["client", "service"];
 /// Sagas of two classes.
 const DEADLINES_MS: [u64; 2] = [30_000, 3_600_000];
 
@@ -19,6 +19,8 @@ struct Told {
     plans: [u64; 2],
     /// What the service was told last.
     watermark: Watermark,
+    /// What it was asked to undo, and has not yet.
+    undos: Vec<Got>,
     started: u64,
 }
 
@@ -32,21 +34,27 @@ impl Told {
             saga.step("step", &[]);
             world.define(&saga)
         });
-        let mut told = Self { world, plans, watermark: Watermark::unknown(), started: 0 };
+        let mut told = Self { world, plans, watermark: Watermark::unknown(), undos: Vec::new(), started: 0 };
         told.connect();
         told
     }
 
     fn connect(&mut self) {
         self.world.subscribe("client", Role::Client, "", 0);
-        self.world.subscribe("coordinator", Role::Coordinator, "", 0);
         self.world.subscribe("service", Role::Service, "step-service", 0);
         self.hear();
     }
 
     /// What the service was told since: each thing that replaces what it knew, it keeps.
     fn hear(&mut self) {
-        for got in self.world.take("service").iter().filter(|got| got.kind() == Kind::Watermark) {
+        for got in self.world.take("service") {
+            if got.kind() == Kind::Undo {
+                self.undos.push(got);
+                continue;
+            }
+            if got.kind() != Kind::Watermark {
+                continue;
+            }
             let told = Watermark::read(got.section(Section::DATA).unwrap()).unwrap();
             if told.replaces(&self.watermark) {
                 self.check(&told);
@@ -83,31 +91,29 @@ impl Told {
         refusal(&mut self.world, "client")
     }
 
-    /// A saga goes back and ends, if the coordinator has it.
+    /// A saga goes back and ends, with all that the service is to undo.
     fn end(&mut self, key: u64) {
         cancel(&mut self.world, &format!("k{key}"));
-        for revoked in self.revoked() {
-            let mut result = next(&revoked, Kind::Result, OutcomeCode::Compensated.code(), 0, 0);
-            result.set(Flags::SPLICE);
-            self.world.say("coordinator", &[revoked.key()], &[(result, vec![])]);
+        for undo in self.undos() {
+            self.undo(&undo);
         }
     }
 
-    fn revoked(&mut self) -> Vec<Got> {
-        self.world.tokens("coordinator").into_iter().filter(|got| got.kind() == Kind::Revoked).collect()
+    /// What the service is to undo. It does so, or the sagas stick.
+    fn undos(&mut self) -> Vec<Got> {
+        self.hear();
+        std::mem::take(&mut self.undos)
     }
 
-    /// A saga whose coordinator does nothing after its abort.
+    fn undo(&mut self, undo: &Got) {
+        self.world.say("service", &[undo.key()], &[(undone(undo, 0), vec![])]);
+    }
+
+    /// A saga goes back, and its service does nothing about it.
     fn stick(&mut self, class: usize) -> u64 {
         assert_eq!(self.start(class), None);
         cancel(&mut self.world, &format!("k{}", self.started));
         self.started
-    }
-
-    fn resolve(&mut self, revoked: &Got) {
-        let mut result = next(revoked, Kind::Result, OutcomeCode::Compensated.code(), 0, 0);
-        result.set(Flags::SPLICE);
-        self.world.say("coordinator", &[revoked.key()], &[(result, vec![])]);
     }
 
     fn mark(&self, class: usize) -> u64 {
@@ -120,24 +126,19 @@ fn read(world: &World, as_of_lsn: u64) -> ([u64; WATERMARK_CLASSES], Vec<u64>) {
     let (mut running, mut exceptions, mut next_sequence) = (Vec::new(), Vec::new(), 1);
     let records = world.log.iter().filter(|record| record.lsn <= as_of_lsn);
     for record in records.filter(|record| record.kind == RecordKind::Transactions) {
-        let mut rest = record.payload.as_slice();
-        while !rest.is_empty() {
-            let (transaction, after) = Transaction::parse(rest).unwrap();
-            for message in transaction.messages() {
-                let sequence = message.header.saga.sequence.get();
-                match message.header.kind() {
-                    Kind::Start => {
-                        let plans = &world.broker.state().plans;
-                        let plan = plans.get(plans.find(message.header.plan.get()).unwrap());
-                        running.push((sequence, plan.plan.deadline_class()));
-                        next_sequence = sequence + 1;
-                    }
-                    Kind::Stuck => exceptions.push(sequence),
-                    Kind::Result => running.retain(|&(other, _)| other != sequence),
-                    _ => {}
+        for message in transactions(record).into_iter().flatten() {
+            let sequence = message.header.saga.sequence.get();
+            match message.kind() {
+                Kind::Start => {
+                    let plans = &world.broker.state().plans;
+                    let plan = plans.get(plans.find(message.header.plan.get()).unwrap());
+                    running.push((sequence, plan.plan.deadline_class()));
+                    next_sequence = sequence + 1;
                 }
+                Kind::Stuck => exceptions.push(sequence),
+                Kind::Result => running.retain(|&(other, _)| other != sequence),
+                _ => {}
             }
-            rest = after;
         }
     }
     exceptions.retain(|&excepted| running.iter().any(|&(sequence, _)| sequence == excepted));
@@ -156,15 +157,17 @@ fn a_service_is_told_at_once_and_then_what_has_durably_ended() {
     let mut told = Told::new(WatermarkBounds::default());
     assert_eq!((told.mark(0), told.mark(1)), (1, 1), "told with the welcome");
     assert_eq!((told.start(0), told.start(1), told.start(0)), (None, None, None));
-    told.world.tokens("coordinator");
     told.pass(HEARTBEAT_MS);
     assert_eq!((told.mark(0), told.mark(1), told.watermark.marks[20]), (1, 2, 4));
     told.end(1);
     told.pass(HEARTBEAT_MS);
     assert_eq!((told.mark(0), told.mark(1)), (3, 2));
+    cancel(&mut told.world, "k2");
+    let undo = told.undos().remove(0);
     told.world.syncs = false;
-    told.end(2);
+    told.undo(&undo);
     told.pass(5 * HEARTBEAT_MS);
+    assert_eq!(told.world.broker.state().sagas.len(), 1);
     assert_eq!((told.mark(0), told.mark(1)), (3, 2), "the end is not durable yet");
     told.world.syncs = true;
     told.end(3);
@@ -187,7 +190,7 @@ fn another_log_has_another_name() {
 fn a_stuck_saga_holds_nothing_back_and_a_restart_takes_nothing_back() {
     let mut told = Told::new(WatermarkBounds::default());
     told.stick(0);
-    let revoked = told.revoked().remove(0);
+    let undo = told.undos().remove(0);
     assert_eq!((told.start(0), told.mark(0)), (None, 1));
     told.pass(6_000);
     assert_eq!(status(&mut told.world, "k1"), StatusCode::Stuck);
@@ -202,7 +205,7 @@ fn a_stuck_saga_holds_nothing_back_and_a_restart_takes_nothing_back() {
         told.connect();
         assert_eq!((told.mark(0), told.watermark.exceptions.clone()), (2, vec![1]));
     }
-    told.resolve(&revoked);
+    told.undo(&undo);
     told.pass(2 * HEARTBEAT_MS);
     assert_eq!((told.mark(0), told.watermark.exceptions.len()), (2, 0), "it has ended");
 }
@@ -213,11 +216,11 @@ fn where_too_many_are_stuck_no_saga_of_the_class_begins() {
     for _ in 0..3 {
         told.stick(0);
     }
-    let revoked = told.revoked();
+    let undos = told.undos();
     told.pass(6_000);
     assert_eq!((told.mark(0), told.watermark.exceptions.clone()), (3, vec![1, 2]));
     assert_eq!((told.start(0), told.start(1)), (Some(Refusal::ClassFull), None), "the other class has no such trouble");
-    told.resolve(&revoked[0]);
+    told.undo(&undos[0]);
     told.pass(2 * HEARTBEAT_MS);
     assert_eq!((told.mark(0), told.watermark.exceptions.clone()), (5, vec![2, 3]));
     assert_eq!(told.start(0), None);
@@ -240,8 +243,6 @@ fn where_too_many_began_since_the_oldest_no_saga_of_the_class_begins() {
 fn a_saga_that_runs_is_not_passed() {
     let mut told = Told::new(WatermarkBounds::default());
     assert_eq!(told.start(0), None);
-    let start = told.world.token("coordinator", Kind::Start);
-    run_root(&mut told.world, &start);
     assert_eq!(told.start(0), None);
     told.end(2);
     told.pass(5 * HEARTBEAT_MS);
@@ -285,7 +286,7 @@ proptest! {
                     if told.start(class).is_none() {
                         let key = format!("k{}", told.started);
                         cancel(&mut told.world, &key);
-                        told.revoked();
+                        told.undos();
                     }
                 }
                 Op::Pass(ms) => told.pass(ms),

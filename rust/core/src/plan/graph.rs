@@ -97,6 +97,11 @@ impl Graph {
         self.edge(edge).map(|edge| &self.joins[usize::from(edge.join)])
     }
 
+    /// Whether an edge is the only one into its join: what follows waits for nothing else.
+    pub fn is_alone(&self, edge: u16) -> bool {
+        self.join_of(edge).is_some_and(|join| join.mask.is_power_of_two())
+    }
+
     /// The step that an edge comes from; none for a number that is no edge.
     pub fn source_of(&self, edge: u16) -> Option<u8> {
         self.edge(edge).map(|edge| edge.source)
