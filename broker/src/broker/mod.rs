@@ -45,6 +45,8 @@ pub struct Record {
     pub lsn: u64,
     pub time_ms: u64,
     pub payload: Vec<u8>,
+    /// Somebody waits until it is durable for more than a confirmation.
+    pub is_awaited: bool,
 }
 
 /// What leaves the broker once the record that caused it is durable.
@@ -488,7 +490,10 @@ impl Broker {
         let lsn = self.next_lsn;
         self.next_lsn += 1;
         self.recorded_bytes += payload.len() as u64;
-        Record { kind, lsn, time_ms, payload }
+        let is_of_it = |effect: &&(u64, Effect)| effect.0 == lsn;
+        let mut of_it = self.effects.iter().rev().take_while(is_of_it);
+        let is_awaited = of_it.any(|(_, effect)| !matches!(effect, Effect::Confirm { .. }));
+        Record { kind, lsn, time_ms, payload, is_awaited }
     }
 
     /// All records up to this one are durable: what they caused becomes visible.

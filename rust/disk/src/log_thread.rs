@@ -1,8 +1,10 @@
 //! The log's thread: it writes and syncs what the broker's loop hands it, and wakes the loop.
 //!
 //! One commit is in flight at a time. What is handed over meanwhile goes out together with the next one. When the log
-//! was idle a batch is committed at once; under load commits begin at least `sync_interval_us` apart, so that each
-//! carries more. Anything that fails stops the log for good: see `poisoned`.
+//! was idle a batch that somebody waits for is committed at once; under load commits begin at least `sync_interval_us`
+//! apart, so that each carries more. A batch that nobody waits for is given so long to find company: else one saga
+//! alone, all of whose steps run ahead of the log, would find the disk busy with them when its outcome comes. Anything
+//! that fails stops the log for good: see `poisoned`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -28,7 +30,7 @@ const NOTE_BYTES: usize = 16;
 /// How the log's thread works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThreadOptions {
-    /// Under load, commits begin at least so far apart. 0: back to back.
+    /// Under load, commits begin at least so far apart, and what nobody waits for may wait so long. 0: back to back.
     pub sync_interval_us: u64,
     /// Batches that may wait for the thread.
     pub queue_batches: usize,
@@ -69,9 +71,15 @@ pub struct LogThread {
 }
 
 enum Command {
-    Append { kind: FrameType, time_ms: u64, payload: Vec<u8> },
+    Append { kind: FrameType, time_ms: u64, payload: Vec<u8>, is_awaited: bool },
     Release { lsn: u64 },
     Seal { time_ms: u64 },
+}
+
+impl Command {
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Append { is_awaited: true, .. })
+    }
 }
 
 impl LogThread {
@@ -121,12 +129,18 @@ impl LogThread {
         Ok(Self { commands: Some(commands), shared, next_lsn, payload_bytes_max, queue_batches, thread: Some(thread) })
     }
 
-    /// Hands a batch over and gives its LSN. It is durable when `durable_lsn` has reached that. Waits while the queue
-    /// is full: ask `has_room` before.
+    /// Hands a batch over and gives its LSN. It is durable when `durable_lsn` has reached that; a little later where it
+    /// is not awaited. Waits while the queue is full: ask `has_room` before.
     ///
     /// # Errors
     /// `TooLarge` or `Poisoned`. A batch that is too large stops the log: the broker has counted on it.
-    pub fn append(&mut self, kind: FrameType, time_ms: u64, payload: Vec<u8>) -> Result<u64, LogError> {
+    pub fn append(
+        &mut self,
+        kind: FrameType,
+        time_ms: u64,
+        payload: Vec<u8>,
+        is_awaited: bool,
+    ) -> Result<u64, LogError> {
         let (bytes, max) = (payload.len(), self.payload_bytes_max);
         if bytes > max {
             let error = LogError::TooLarge { bytes, max };
@@ -135,7 +149,7 @@ impl LogThread {
         }
         self.shared.queued_batches.fetch_add(1, Ordering::Relaxed);
         self.shared.queued_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.send(Command::Append { kind, time_ms, payload })?;
+        self.send(Command::Append { kind, time_ms, payload, is_awaited })?;
         let lsn = self.next_lsn;
         self.next_lsn += 1;
         Ok(lsn)
@@ -338,7 +352,11 @@ where
     /// Takes what is queued, and what comes until the commit may begin.
     fn gather(&mut self, first: Command, not_before: Instant) -> Result<Next, LogError> {
         let mut command = first;
+        let mut begin_at = not_before.max(Instant::now() + self.interval);
         for _ in 0..self.group_batches_max {
+            if command.is_awaited() {
+                begin_at = not_before;
+            }
             if self.take(command)? == Next::End {
                 return Ok(Next::End);
             }
@@ -347,7 +365,7 @@ where
             }
             let received = match self.commands.try_recv() {
                 Err(TryRecvError::Empty) => {
-                    let wait = not_before.saturating_duration_since(Instant::now());
+                    let wait = begin_at.saturating_duration_since(Instant::now());
                     if wait.is_zero() { None } else { self.commands.recv_timeout(wait).ok() }
                 }
                 received => received.ok(),
@@ -362,7 +380,7 @@ where
 
     fn take(&mut self, command: Command) -> Result<Next, LogError> {
         match command {
-            Command::Append { kind, time_ms, payload } => {
+            Command::Append { kind, time_ms, payload, .. } => {
                 self.need_room(payload.len())?;
                 self.writer.append(kind, time_ms, &payload)?;
                 self.queued_batches += 1;

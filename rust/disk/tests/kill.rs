@@ -33,7 +33,7 @@ fn child() {
         let mut last = 0;
         for _ in 0..1 + log.next_lsn() % 9 {
             let bytes = payload(log.next_lsn());
-            last = log.append(FrameType::Batch, 1, bytes).unwrap();
+            last = log.append(FrameType::Batch, 1, bytes, true).unwrap();
         }
         wait_for(&log, last);
         if last % 400 < 9 {

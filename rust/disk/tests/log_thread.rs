@@ -39,7 +39,7 @@ fn start(directory: &Directory, settings: Config, options: ThreadOptions) -> (Fa
 }
 
 fn append(log: &mut LogThread, payload: &[u8]) -> u64 {
-    log.append(FrameType::Batch, 7, payload.to_vec()).unwrap()
+    log.append(FrameType::Batch, 7, payload.to_vec(), true).unwrap()
 }
 
 fn at_once() -> ThreadOptions {
@@ -142,6 +142,28 @@ fn under_load_commits_keep_their_distance_and_alone_there_is_none() {
 }
 
 #[test]
+fn what_nobody_waits_for_goes_with_the_next_that_somebody_does() {
+    let interval = Duration::from_millis(400);
+    let directory = Directory::new();
+    let options = ThreadOptions { sync_interval_us: interval.as_micros() as u64, ..ThreadOptions::default() };
+    let (_, mut log) = start(&directory, config(SMALL), options);
+    for _ in 0..3 {
+        let began = Instant::now();
+        let lazy = log.append(FrameType::Batch, 7, b"lazy".to_vec(), false).unwrap();
+        std::thread::sleep(interval / 8);
+        assert!(log.durable_lsn() < lazy, "nobody waits for it");
+        let awaited = append(&mut log, b"awaited");
+        wait_for(&log, awaited);
+        assert!(began.elapsed() < interval, "{:?}", began.elapsed());
+        std::thread::sleep(interval);
+    }
+    let began = Instant::now();
+    let alone = log.append(FrameType::Batch, 7, b"alone".to_vec(), false).unwrap();
+    wait_for(&log, alone);
+    assert!(began.elapsed() < interval * 4, "a lazy one alone took {:?}", began.elapsed());
+}
+
+#[test]
 fn a_failed_sync_stops_the_log_and_wakes_the_loop() {
     let directory = Directory::new();
     let (disk, mut log) = start(&directory, config(SMALL), at_once());
@@ -157,7 +179,7 @@ fn a_failed_sync_stops_the_log_and_wakes_the_loop() {
     assert!(log.poisoned().unwrap().contains("cannot sync"));
     assert_eq!(log.durable_lsn(), lsn);
     let syncs = disk.faults.syncs.load(Ordering::Relaxed);
-    assert!(matches!(log.append(FrameType::Batch, 7, vec![1]), Err(LogError::Poisoned { .. })));
+    assert!(matches!(log.append(FrameType::Batch, 7, vec![1], true), Err(LogError::Poisoned { .. })));
     assert_eq!(log.release_before(9).unwrap_err().name(), "log.poisoned");
     assert_eq!(log.close(9).unwrap_err().name(), "log.poisoned");
     assert_eq!(disk.faults.syncs.load(Ordering::Relaxed), syncs, "nothing is tried again");
@@ -213,7 +235,7 @@ fn without_any_room_the_log_stops() {
     disk.faults.is_full.store(true, Ordering::Relaxed);
     let mut refused = None;
     wait_until(|| {
-        refused = log.append(FrameType::Batch, 7, vec![1; 1_000]).err();
+        refused = log.append(FrameType::Batch, 7, vec![1; 1_000], true).err();
         refused.is_some()
     });
     assert!(log.poisoned().unwrap().contains("log.no-room"));
@@ -302,7 +324,7 @@ fn batches_are_bounded_and_so_is_the_queue() {
     let max = log.payload_bytes_max();
     let lsn = append(&mut log, &vec![1; max]);
     wait_for(&log, lsn);
-    let refused = log.append(FrameType::Batch, 7, vec![0; max + 1]);
+    let refused = log.append(FrameType::Batch, 7, vec![0; max + 1], true);
     assert_eq!(refused, Err(LogError::TooLarge { bytes: max + 1, max }));
     assert!(log.poisoned().unwrap().contains("log.too-large"), "the broker has counted on it");
     drop(log);

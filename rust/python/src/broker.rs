@@ -68,7 +68,10 @@ impl Inner {
     fn write(&mut self, record: Record, now_ms: u64) {
         match &mut self.log {
             // What it refuses is never durable, `poisoned` says why, and the process ends.
-            Some(log) => _ = log.thread.append(frame_type(record.kind), record.time_ms, record.payload),
+            Some(log) => {
+                let Record { kind, time_ms, payload, is_awaited, .. } = record;
+                _ = log.thread.append(frame_type(kind), time_ms, payload, is_awaited);
+            }
             None => self.core.synced(record.lsn, now_ms),
         }
     }

@@ -99,7 +99,7 @@ impl Log {
 
     /// The broker hands over a record.
     pub fn append(&mut self, record: Record) {
-        let Record { kind, lsn, time_ms, payload } = record;
+        let Record { kind, lsn, time_ms, payload, .. } = record;
         self.last_lsn = lsn;
         self.queue.push_back(Frame { kind: Some(kind), lsn, time_ms, payload });
     }
