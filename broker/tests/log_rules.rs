@@ -199,6 +199,25 @@ fn a_failed_sync_poisons_and_is_never_retried() {
 }
 
 #[test]
+fn only_what_may_not_be_durable_is_read_from_the_disk_itself() {
+    let disk = long_log();
+    let segments = read_all(&disk.copy(), &config(SEGMENT_BYTES)).unwrap().1.segments.len();
+    let again = disk.copy();
+    read_all(&again, &config(SEGMENT_BYTES)).unwrap();
+    assert!(segments >= 4 && again.settled() - disk.settled() <= 2, "the last one, and the next");
+
+    // Nothing was ever synced of a log that is only written. The first start is told so, the second is not.
+    let disk = CrashDisk::default();
+    let mut writer = start_with(&disk, Config { durability: Durability::Os, ..config(SEGMENT_BYTES) });
+    fill(&mut writer, 25);
+    disk.fail_next_sync();
+    assert!(matches!(refused(&disk), LogError::Disk { action: "sync", .. }));
+    let settled = disk.settled();
+    let (kept, _) = read_all(&disk, &config(SEGMENT_BYTES)).unwrap();
+    assert!(disk.settled() - settled >= 4 && kept.len() < 25, "half of the first segment never reached the disk");
+}
+
+#[test]
 fn a_failed_write_poisons_too() {
     let disk = CrashDisk::default();
     let mut writer = start(&disk);

@@ -51,6 +51,11 @@ pub trait Disk {
     /// sync of an earlier process the cache may hold bytes that the disk lacks. The file will be read soon.
     fn settle(&self, file: &Self::File) -> Result<(), DiskError>;
 
+    /// The file will be read soon.
+    fn prefetch(&self, _file: &Self::File) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     /// Renames a file, in place of one that has the new name. Atomic, but durable only after `sync_directory`.
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
 

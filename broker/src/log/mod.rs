@@ -17,6 +17,7 @@ mod reader;
 mod recovery;
 mod repair;
 mod segment;
+mod settle;
 mod writer;
 
 pub use disk::{Disk, DiskError};

@@ -7,6 +7,7 @@ use super::error::{During, LogError};
 use super::frame::{Fault, FrameType};
 use super::reader::{Chain, FRAMES_AT, Frame, Reader};
 use super::segment::{FIRST_SEGMENT, Preparation, segment_name, segment_number};
+use super::settle::settle;
 use super::{Config, Entry, FREE_SEGMENTS_MAX, Position, SECTOR_BYTES, SegmentInfo};
 
 /// A log that was read and made ready to be written.
@@ -93,18 +94,6 @@ pub fn recover<D: Disk + Clone>(
         has_next,
         free,
     })
-}
-
-/// Makes what is read of the segments what the disk has: those of a log that was only written may never have been
-/// synced, and from now on all that is read counts as durable. All of them before the first is read: a disk gives much
-/// at a time sooner than a little, and while one is replayed the next ones come.
-pub(super) fn settle<D: Disk>(disk: &D, numbers: &[u64]) -> Result<(), LogError> {
-    for &number in numbers {
-        let name = segment_name(number);
-        let file = disk.open(&name).during("open", &name)?;
-        disk.settle(&file).during("sync", &name)?;
-    }
-    Ok(())
 }
 
 /// The numbers of the segments, ascending.
@@ -274,7 +263,7 @@ impl Walk {
 }
 
 /// The first LSN of a log's oldest segment. A MARK repeats the one before.
-fn first_lsn(frame: &Frame<'_>) -> u64 {
+pub(super) fn first_lsn(frame: &Frame<'_>) -> u64 {
     let is_mark = frame.header.frame_type == FrameType::Mark as u8;
     frame.header.lsn.get() + u64::from(is_mark)
 }

@@ -3,8 +3,9 @@
 use super::disk::Disk;
 use super::error::{During, LogError};
 use super::reader::{FRAMES_AT, Reader};
-use super::recovery::{Beyond, Cut, Walk, look_beyond, segment_numbers, settle};
+use super::recovery::{Beyond, Cut, Walk, look_beyond, segment_numbers};
 use super::segment::{segment_name, segment_number};
+use super::settle::settle;
 use super::{Config, Entry, ZERO_BYTES};
 
 /// Cuts a log that `recover` refuses at its first damaged or missing frame. The segment with the damage is copied to a

@@ -29,6 +29,7 @@ struct State {
     fails_next_sync: bool,
     calls: u64,
     syncs: u64,
+    settled: u64,
 }
 
 #[derive(Clone, Default)]
@@ -115,6 +116,11 @@ impl CrashDisk {
 
     pub fn syncs(&self) -> u64 {
         self.0.borrow().syncs
+    }
+
+    /// Files that were read from the disk itself.
+    pub fn settled(&self) -> u64 {
+        self.0.borrow().settled
     }
 
     pub fn contents(&self, name: &str) -> Vec<u8> {
@@ -295,6 +301,7 @@ impl Disk for CrashDisk {
     fn settle(&self, file: &usize) -> Result<(), DiskError> {
         self.sync(file)?;
         let mut state = self.0.borrow_mut();
+        state.settled += 1;
         let contents = &mut state.files[*file];
         contents.live = contents.durable.clone();
         Ok(())

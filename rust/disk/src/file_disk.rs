@@ -194,6 +194,10 @@ impl Disk for FileDisk {
     fn settle(&self, file: &OwnedFd) -> Result<(), DiskError> {
         self.sync(file)?;
         fs::fadvise(file, 0, None, Advice::DontNeed).map_err(disk_error)?;
+        self.prefetch(file)
+    }
+
+    fn prefetch(&self, file: &OwnedFd) -> Result<(), DiskError> {
         fs::fadvise(file, 0, None, Advice::WillNeed).map_err(disk_error)
     }
 
