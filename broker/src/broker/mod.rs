@@ -118,6 +118,8 @@ pub struct Broker {
     room: Option<Room>,
     /// Bytes that went into records since then: the disk has so many less, or soon will.
     recorded_bytes: u64,
+    /// Bytes of all records of this boot, without their frames.
+    log_bytes: u64,
     /// The log has more to write than it should.
     is_behind: bool,
     consumed: Vec<TokenRef>,
@@ -160,6 +162,7 @@ impl Broker {
             compaction: Compaction::default(),
             room: None,
             recorded_bytes: 0,
+            log_bytes: 0,
             is_behind: false,
             consumed: Vec::new(),
             expected: Vec::new(),
@@ -490,6 +493,7 @@ impl Broker {
         let lsn = self.next_lsn;
         self.next_lsn += 1;
         self.recorded_bytes += payload.len() as u64;
+        self.log_bytes += payload.len() as u64;
         let is_of_it = |effect: &&(u64, Effect)| effect.0 == lsn;
         let mut of_it = self.effects.iter().rev().take_while(is_of_it);
         let is_awaited = of_it.any(|(_, effect)| !matches!(effect, Effect::Confirm { .. }));

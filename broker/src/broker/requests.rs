@@ -353,6 +353,7 @@ impl Broker {
             ("sessions", self.queues.sessions.len() as u64),
             ("lsn", self.next_lsn - 1),
             ("durable_lsn", self.durable_lsn),
+            ("log_bytes", self.log_bytes),
             ("boot_epoch", u64::from(self.boot_epoch)),
         ];
         let reports: Vec<&[u8]> = self
