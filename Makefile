@@ -126,6 +126,7 @@ lock: $(BIN)/python ## Refresh the locked versions: Python's with hashes (requir
 	$(VENV)/lock/bin/python -m pip install --quiet --require-hashes --requirement requirements/lock.txt
 	$(LOCK) pyproject.toml --output-file requirements/run.txt
 	$(LOCK) pyproject.toml --group dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	$(LOCK) --group plots --constraints requirements/dev.txt --output-file requirements/plots.txt
 	$(LOCK) --group lock --output-file requirements/lock.txt
 	cargo update
 

@@ -11,19 +11,28 @@ import uvloop
 from rich.console import Console
 
 from .latency import latency
+from .limit import limit
 from .memory import memory
 from .plant import SLOTS, Durability, Visibility
 from .recovery import recovery
 from .throughput import throughput
+
+WIDTH = 150
+"""Columns of the tables, wherever they are printed."""
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
 
 
 @app.command(name="throughput")
 def run_throughput(
-    *, durability: Durability = "sync", visibility: Visibility = "relaxed", sagas: int = 50_000, json: bool = False
+    *,
+    durability: Durability = "sync",
+    visibility: Visibility = "relaxed",
+    row_s: float = 2.0,
+    rounds: int = 3,
+    json: bool = False,
 ) -> None:
-    """Sagas a second, completed and compensated, at several numbers in flight.
+    """Sagas a second, completed and compensated, at several numbers in flight, beside the bare pipeline.
 
     Parameters
     ----------
@@ -31,12 +40,31 @@ def run_throughput(
         What the broker's confirmation promises.
     visibility
         Whether everything waits for the broker's log, or only what decides.
-    sagas
-        Sagas for each row.
+    row_s
+        About how many seconds each row takes.
+    rounds
+        How often product and bare pipeline take turns.
     json
         Print the best rows as one JSON object on the last line.
     """
-    _run(throughput(Console(), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
+    _run(
+        throughput(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s, rounds=rounds),
+        as_json=json,
+    )
+
+
+@app.command(name="bare")
+def run_bare(*, row_s: float = 2.0, json: bool = False) -> None:
+    """The limit: the same processes, hops, frames and syncs without any saga.
+
+    Parameters
+    ----------
+    row_s
+        About how many seconds each row takes.
+    json
+        Print the rows as one JSON object on the last line.
+    """
+    _run(limit(Console(width=WIDTH), row_s=row_s), as_json=json)
 
 
 @app.command(name="latency")
@@ -56,7 +84,7 @@ def run_latency(
     json
         Print the figures as one JSON object on the last line.
     """
-    _run(latency(Console(), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
+    _run(latency(Console(width=WIDTH), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
 
 
 @app.command(name="memory")
@@ -76,7 +104,7 @@ def run_memory(
     json
         Print the growth as one JSON object on the last line.
     """
-    _run(memory(Console(), durability=durability, in_flight=in_flight, slots=slots), as_json=json)
+    _run(memory(Console(width=WIDTH), durability=durability, in_flight=in_flight, slots=slots), as_json=json)
 
 
 @app.command(name="recovery")
@@ -103,7 +131,7 @@ def run_recovery(
     json
         Print the figures as one JSON object on the last line.
     """
-    measurement = recovery(Console(), live=live, in_flight=in_flight, load_s=load_s, durability=durability)
+    measurement = recovery(Console(width=WIDTH), live=live, in_flight=in_flight, load_s=load_s, durability=durability)
     _run(measurement, as_json=json)
 
 

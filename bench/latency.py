@@ -10,7 +10,8 @@ from rich.table import Table
 from sagacore.demo.shop.contracts import Order
 from sagacore.demo.shop.saga import place_order
 
-from .closed_loop import closed_loop, share_of
+from .closed_loop import closed_loop
+from .figures import share_of
 from .plant import Durability, OrderBook, Plant, Visibility, key, running
 
 WARM_UP = 2_000
@@ -23,7 +24,7 @@ async def latency(console: Console, *, durability: Durability, visibility: Visib
         await closed_loop(plant, place_order, book.take(WARM_UP), in_flight=64)
         rows = {
             "alone": await _one_at_a_time(plant, book.take(sagas)),
-            "compensation": await _one_at_a_time(plant, book.take(sagas, rejected=True)),
+            "compensation": await _one_at_a_time(plant, book.take(sagas, rejected=1.0)),
         }
     table = Table(
         title=f"one at a time, durability {durability}, visibility {visibility}, effects and fences in memory",

@@ -85,7 +85,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
         for sagas in counts:
             await plant.kill_service("inventory" if direction == "forward" else "shipping")
             before = await plant.client.stats()
-            starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=True)))
+            starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=1.0)))
             try:
                 await _parked(plant, direction, before, sagas)
                 await asyncio.sleep(SETTLE_S)

@@ -74,11 +74,19 @@ class OrderBook:
     def __init__(self) -> None:
         self._next = 0
 
-    def take(self, count: int, *, rejected: bool = False) -> list[Order]:
-        """So many orders that complete; or, `rejected`, that shipping rejects as the last step."""
+    def take(self, count: int, *, rejected: float = 0.0) -> list[Order]:
+        """So many orders; this share of them, from 0 to 1 and spread evenly, is rejected by shipping as the last step.
+
+        Exactly `int(count * rejected)` are.
+        """
         first, self._next = self._next, self._next + count
         orders = incoming_orders(count, reject=0, seed=first, first=first)
-        return list(map(_too_heavy, orders)) if rejected else list(orders)
+        if not rejected:
+            return list(orders)
+        return [
+            _too_heavy(order) if int((place + 1) * rejected) > int(place * rejected) else order
+            for place, order in enumerate(orders)
+        ]
 
 
 def _too_heavy(order: Order) -> Order:

@@ -1,65 +1,69 @@
-"""Sagas a second in a closed loop: four steps in a chain, all of them completed, or rejected at the last step.
+"""Sagas a second in a closed loop, beside what the bare pipeline does in the same run.
 
-A rejected one undoes its three steps, two of them side by side.
+Four steps in a chain: all of them completed; rejected at the last step, which compensates three, two of them side by
+side; and a share of each. The product and the bare pipeline are measured in turns, several times, so that what else
+the machine does meets both. Of several runs the median counts, and of several numbers in flight the best.
 """
 
-from collections.abc import Sequence
-
 from rich.console import Console
-from rich.table import Table
 
-from sagacore.demo.shop.saga import place_order
+from .bare import pipeline
+from .figures import Figures, best, median
+from .load import IN_FLIGHT, Load
+from .plant import Durability, OrderBook, Visibility, running
+from .tables import BUDGET_US, budget_table, figures_table
 
-from .closed_loop import Figures, closed_loop
-from .plant import Durability, OrderBook, Plant, Visibility, running
-
-IN_FLIGHT = (64, 512, 2_048, 4_096, 8_192)
-WARM_UP = 5_000
+SHARES = (0.1, 0.5)
+"""Of orders that are rejected; none and all of them are measured at each number in flight."""
 
 
 async def throughput(
-    console: Console, *, durability: Durability, visibility: Visibility, sagas: int
+    console: Console, *, durability: Durability, visibility: Visibility, row_s: float, rounds: int
 ) -> dict[str, object]:
-    """Run both workloads at every level, print the tables and return the best of each."""
-    book = OrderBook()
-    async with running(durability=durability, visibility=visibility) as plant:
-        await closed_loop(plant, place_order, book.take(WARM_UP), in_flight=512)
-        success = await _levels(plant, book, sagas, compensated=False)
-        promises = f"durability {durability}, visibility {visibility}, effects and fences in memory"
-        console.print(_table(f"completed, {promises}", success))
-        rollback = await _levels(plant, book, sagas, compensated=True)
-        console.print(_table(f"rejected at the last step, {promises}", rollback))
-    best, best_rollback = _best(success), _best(rollback)
+    """Measure everything, print the tables and return the best row of each kind."""
+    load = Load(OrderBook(), row_s)
+    success, limit = [], []
+    with pipeline.running(waits=visibility == "relaxed") as through:
+        async with running(durability=durability, visibility=visibility) as plant:
+            for in_flight in IN_FLIGHT:
+                pairs = [
+                    (await load.sagas(plant, in_flight), await load.bare(through, in_flight)) for _ in range(rounds)
+                ]
+                success.append(median([sagas for sagas, _ in pairs]))
+                limit.append(median([bare for _, bare in pairs]))
+            rollback = [await load.sagas(plant, in_flight, 1.0) for in_flight in IN_FLIGHT]
+            shares = {share: await load.sagas(plant, best(success).in_flight, share) for share in SHARES}
+    strict = await _strict(load, durability, (best(success).in_flight, best(rollback).in_flight))
+
+    promises = f"durability {durability}, fences and effects in memory, visibility"
+    relaxed_rows = [
+        *(("completed", row) for row in success),
+        *(("compensated", row) for row in rollback),
+        *((f"{share:.0%} compensated", row) for share, row in shares.items()),
+        *(("bare pipeline", row) for row in limit),
+    ]
+    console.print(figures_table(f"{promises} {visibility}", relaxed_rows))
+    console.print(figures_table(f"{promises} strict", strict.items()))
+    console.print(budget_table([("measured", best(success)), ("bare pipeline", best(limit))]))
+    ratio = best(success).sagas_per_s / best(limit).sagas_per_s
+    console.print(f"completed: {ratio:.2f} of the bare pipeline")
     return {
         "durability": durability,
         "visibility": visibility,
         "fences": "memory",
-        "success": best.as_json(),
-        "rollback": best_rollback.as_json(),
-        "cpu_us_per_saga": best.cpu_us_per_saga,
+        "success": best(success).as_json(),
+        "rollback": best(rollback).as_json(),
+        "bare": {**best(limit).as_json(), "ratio": round(ratio, 3)},
+        "failures": {f"{share:.0%}": row.as_json() for share, row in shares.items()},
+        "strict": {name: row.as_json() for name, row in strict.items()},
+        "budget_us_per_saga": BUDGET_US,
+        "rows": [{"what": name, **row.as_json()} for name, row in relaxed_rows],
     }
 
 
-async def _levels(plant: Plant, book: OrderBook, sagas: int, *, compensated: bool) -> list[Figures]:
-    rows = []
-    for in_flight in IN_FLIGHT:
-        orders = book.take(sagas, rejected=compensated)
-        rows.append(await closed_loop(plant, place_order, orders, in_flight=in_flight, compensated=compensated))
-    return rows
-
-
-def _best(rows: Sequence[Figures]) -> Figures:
-    return max(rows, key=lambda row: row.sagas_per_s)
-
-
-def _table(title: str, rows: Sequence[Figures]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in ("in flight", "sagas/s", "p50 ms", "p99 ms", "CPU us a saga:", *rows[0].cpu_us_per_saga):
-        table.add_column(column, justify="right")
-    best = _best(rows)
-    for row in rows:
-        roles = [f"{used:.1f}" for used in row.cpu_us_per_saga.values()]
-        total = f"{sum(row.cpu_us_per_saga.values()):.1f}"
-        figures = (f"{row.in_flight:,}", f"{row.sagas_per_s:,.0f}", f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}")
-        table.add_row(*figures, total, *roles, style="bold" if row is best else None)
-    return table
+async def _strict(load: Load, durability: Durability, in_flight: tuple[int, int]) -> dict[str, Figures]:
+    async with running(durability=durability, visibility="strict") as plant:
+        return {
+            "success": await load.sagas(plant, in_flight[0]),
+            "rollback": await load.sagas(plant, in_flight[1], 1.0),
+        }

@@ -1,0 +1,45 @@
+"""Rows that all take about as long: each finds by a short run how many sagas that are."""
+
+import asyncio
+from dataclasses import dataclass
+
+from sagacore.demo.shop.saga import place_order
+
+from .bare import pipeline
+from .closed_loop import closed_loop
+from .figures import Figures
+from .plant import OrderBook, Plant
+
+IN_FLIGHT = (64, 512, 4_096)
+PROBE_SAGAS = 2_000
+ROW_SAGAS_MAX = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Measures rows that take about `row_s` seconds each; a short run before each warms up and tells how many sagas
+    that are."""
+
+    book: OrderBook
+    row_s: float
+
+    async def sagas(self, plant: Plant, in_flight: int, rejected: float = 0.0) -> Figures:
+        """One row of the product, with this share of orders rejected."""
+
+        async def measure(count: int) -> Figures:
+            orders = self.book.take(count, rejected=rejected)
+            compensated = int(count * rejected)
+            return await closed_loop(plant, place_order, orders, in_flight=in_flight, compensated=compensated)
+
+        return await measure(self._count(await measure(PROBE_SAGAS)))
+
+    async def bare(self, limit: pipeline.Pipeline, in_flight: int) -> Figures:
+        """One row of the bare pipeline."""
+
+        async def measure(count: int) -> Figures:
+            return await asyncio.to_thread(limit.measure, self.book.take(count), in_flight=in_flight)
+
+        return await measure(self._count(await measure(PROBE_SAGAS)))
+
+    def _count(self, probe: Figures) -> int:
+        return max(PROBE_SAGAS, min(ROW_SAGAS_MAX, int(probe.sagas_per_s * self.row_s)))
