@@ -1,4 +1,4 @@
-//! The coordinator: where sagas start, join, turn back and end. It holds no truth and sees headers only.
+//! The coordinator: where the branches of sagas meet. It holds no truth and sees headers only.
 //!
 //! Frames come in, transactions go out through the peer's outbox. A join of several edges is remembered in a slot of
 //! the table until it is complete; everything else is answered at once. What the table has no room for goes back to
