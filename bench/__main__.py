@@ -69,9 +69,9 @@ def run_bare(*, row_s: float = 2.0, json: bool = False) -> None:
 
 @app.command(name="latency")
 def run_latency(
-    *, durability: Durability = "sync", visibility: Visibility = "relaxed", sagas: int = 2_000, json: bool = False
+    *, durability: Durability = "sync", visibility: Visibility = "relaxed", row_s: float = 4.0, json: bool = False
 ) -> None:
-    """From start to outcome, one saga at a time.
+    """From start to outcome, one saga at a time and at half load, beside the bare pipeline.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ def run_latency(
         What the broker's confirmation promises.
     visibility
         Whether everything waits for the broker's log, or only what decides.
-    sagas
-        Sagas for each row.
+    row_s
+        About how many seconds each row at half load takes.
     json
         Print the figures as one JSON object on the last line.
     """
-    _run(latency(Console(width=WIDTH), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
+    _run(latency(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s), as_json=json)
 
 
 @app.command(name="memory")

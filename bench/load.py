@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from sagacore.demo.shop.contracts import Order
 from sagacore.demo.shop.saga import place_order
 
 from .bare import pipeline
@@ -17,8 +18,7 @@ ROW_SAGAS_MAX = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Measures rows that take about `row_s` seconds each; a short run before each warms up and tells how many sagas
-    that are."""
+    """Rows of about `row_s` seconds each; a short run before each warms up and tells how many sagas that are."""
 
     book: OrderBook
     row_s: float
@@ -31,7 +31,7 @@ class Load:
             compensated = int(count * rejected)
             return await closed_loop(plant, place_order, orders, in_flight=in_flight, compensated=compensated)
 
-        return await measure(self._count(await measure(PROBE_SAGAS)))
+        return await measure(self._count((await measure(PROBE_SAGAS)).sagas_per_s))
 
     async def bare(self, limit: pipeline.Pipeline, in_flight: int) -> Figures:
         """One row of the bare pipeline."""
@@ -39,7 +39,11 @@ class Load:
         async def measure(count: int) -> Figures:
             return await asyncio.to_thread(limit.measure, self.book.take(count), in_flight=in_flight)
 
-        return await measure(self._count(await measure(PROBE_SAGAS)))
+        return await measure(self._count((await measure(PROBE_SAGAS)).sagas_per_s))
 
-    def _count(self, probe: Figures) -> int:
-        return max(PROBE_SAGAS, min(ROW_SAGAS_MAX, int(probe.sagas_per_s * self.row_s)))
+    def orders(self, rate: float, rejected: float = 0.0) -> list[Order]:
+        """Orders for a row at so many a second."""
+        return self.book.take(self._count(rate), rejected=rejected)
+
+    def _count(self, rate: float) -> int:
+        return max(PROBE_SAGAS, min(ROW_SAGAS_MAX, int(rate * self.row_s)))

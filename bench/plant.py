@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from sagacore import Client
 from sagacore.demo.fleet import Fleet
-from sagacore.demo.plant import SERVICES, local_endpoint, ready, start_broker, start_coordinators, start_service
+from sagacore.demo.plant import SERVICES, local_endpoint, ready, start_broker, start_coordinators
 from sagacore.demo.shop.contracts import PARCEL_QUANTITY_MAX, Order
 from sagacore.demo.shop.customers import incoming_orders
 
@@ -20,6 +21,9 @@ Visibility = Literal["strict", "relaxed"]
 PATIENCE_S = 60.0
 NOTICED_S = 10.0
 SLOTS = 65_536
+SHOP = "sagacore.demo.shop.memory"
+ROOT = Path(__file__).parents[1]
+"""Processes that are started elsewhere find this package there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Plant:
 
     async def start_service(self, service: str) -> None:
         """Start one of the services, with everything in memory, and wait until it serves."""
-        start_service(self.fleet, self.endpoint, service, effects="memory")
+        start_in_memory(self.fleet, self.endpoint, service)
         await ready(self.client, self.fleet)
 
     async def kill_service(self, service: str) -> None:
@@ -51,9 +55,16 @@ class Plant:
 
 @contextlib.asynccontextmanager
 async def running(
-    *, durability: Durability, visibility: Visibility = "strict", slots: int = SLOTS
+    *,
+    durability: Durability,
+    visibility: Visibility = "strict",
+    slots: int = SLOTS,
+    modules: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Plant]:
-    """Start everything, and stop it afterwards. The broker's log is in a temporary folder."""
+    """Start everything, and stop it afterwards. The broker's log is in a temporary folder.
+
+    `modules` names what implements a service where it is not the shop in memory.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="sagacore-bench-") as folder,
         local_endpoint() as endpoint,
@@ -63,9 +74,15 @@ async def running(
         start_coordinators(fleet, endpoint, count=1, slots=slots)
         async with Client(endpoint, timeout=PATIENCE_S) as client:
             for service in SERVICES:
-                start_service(fleet, endpoint, service, effects="memory")
+                start_in_memory(fleet, endpoint, service, modules.get(service, SHOP))
             await ready(client, fleet)
             yield Plant(fleet, client, endpoint)
+
+
+def start_in_memory(fleet: Fleet, endpoint: str, service: str, module: str = SHOP) -> None:
+    """Start one process of a service, as a module implements it, with its fence in memory."""
+    arguments = ("service", f"{module}:{service}", "--endpoint", endpoint, "--fence", "memory")
+    fleet.start(service, arguments, {"PYTHONPATH": str(ROOT)})
 
 
 class OrderBook:

@@ -19,12 +19,12 @@ from rich.console import Console
 
 from sagacore._core import Worker
 from sagacore.demo.fleet import Fleet, resident_bytes
-from sagacore.demo.plant import SERVICES, local_endpoint, start_broker, start_service
+from sagacore.demo.plant import SERVICES, local_endpoint, start_broker
 from sagacore.demo.shop.contracts import Order, create
 from sagacore.demo.shop.saga import place_order
 from sagacore.transport import Link
 
-from .plant import Durability, OrderBook, Plant, key, running
+from .plant import Durability, OrderBook, Plant, key, running, start_in_memory
 from .usage import cpu_s, folder_bytes, peak_bytes
 
 GIVE_UP_S = 120.0
@@ -87,7 +87,7 @@ async def loaded(in_flight: int, load_s: float, durability: Durability) -> dict[
             log_bytes = folder_bytes(plant.fleet.folder / "broker")
             killed_s = time.monotonic()
             plant.fleet.kill_and_restart("broker")
-            start_service(plant.fleet, plant.endpoint, LAST, effects="memory")
+            start_in_memory(plant.fleet, plant.endpoint, LAST)
             await _until(lambda: len(_serving(plant.fleet)) > 1)
             # What the broker that was killed had told is heard by now.
             before = len(ended_s)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import Figures
+from bench.plant import ROOT
 from bench.usage import CpuMeter
 from sagacore.demo.fleet import Fleet
 from sagacore.demo.plant import SERVICES, local_endpoint
@@ -18,7 +19,6 @@ from sagacore.demo.shop.customers import incoming_orders
 from .client import closed_loop, wait_for_all
 from .service import Peer
 
-ROOT = Path(__file__).parents[2]
 PROBE = next(incoming_orders(1, reject=0, seed=0))
 
 
@@ -29,11 +29,15 @@ class Pipeline:
     fleet: Fleet
     peer: Peer
 
+    def latencies_ms(self, orders: Sequence[Order], *, in_flight: int) -> list[float]:
+        """Send all orders through, so many at a time, and give the latency of each. It blocks."""
+        return closed_loop(self.peer, orders, in_flight=in_flight)
+
     def measure(self, orders: Sequence[Order], *, in_flight: int) -> Figures:
-        """Send all orders through, so many at a time. It blocks."""
+        """The same, and what it takes."""
         cpu = CpuMeter(self.fleet)
         started_s = time.perf_counter()
-        latencies_ms = closed_loop(self.peer, orders, in_flight=in_flight)
+        latencies_ms = self.latencies_ms(orders, in_flight=in_flight)
         elapsed_s = time.perf_counter() - started_s
         return Figures.of(latencies_ms, in_flight=in_flight, elapsed_s=elapsed_s, cpu=cpu)
 
