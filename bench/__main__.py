@@ -10,9 +10,11 @@ import cyclopts
 import uvloop
 from rich.console import Console
 
+from .growth import growth
 from .latency import latency
 from .limit import limit
 from .memory import memory
+from .parked import parked
 from .plant import SLOTS, Durability, Visibility
 from .recovery import recovery
 from .throughput import throughput
@@ -105,6 +107,59 @@ def run_memory(
         Print the growth as one JSON object on the last line.
     """
     _run(memory(Console(width=WIDTH), durability=durability, in_flight=in_flight, slots=slots), as_json=json)
+
+
+@app.command(name="parked")
+def run_parked(
+    *,
+    durability: Durability = "sync",
+    visibility: Visibility = "relaxed",
+    sagas: int = 1_000_000,
+    row_s: float = 2.0,
+    rounds: int = 5,
+    json: bool = False,
+) -> None:
+    """Throughput beside so many sagas that wait, against none.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    visibility
+        Whether everything waits for the broker's log, or only what decides.
+    sagas
+        Sagas that wait.
+    row_s
+        About how many seconds each row takes.
+    rounds
+        How often both take turns.
+    json
+        Print the figures as one JSON object on the last line.
+    """
+    measurement = parked(
+        Console(width=WIDTH), durability=durability, visibility=visibility, sagas=sagas, row_s=row_s, rounds=rounds
+    )
+    _run(measurement, as_json=json)
+
+
+@app.command(name="growth")
+def run_growth(
+    *, durability: Durability = "sync", visibility: Visibility = "relaxed", sagas: int = 50_000, json: bool = False
+) -> None:
+    """What grows with steps, with definitions and with services.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    visibility
+        Whether everything waits for the broker's log, or only what decides.
+    sagas
+        Sagas of four steps for each row, or as many steps in longer ones.
+    json
+        Print the rows as one JSON object on the last line.
+    """
+    _run(growth(Console(width=WIDTH), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
 
 
 @app.command(name="recovery")

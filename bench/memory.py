@@ -6,6 +6,7 @@ join of its compensation graph. With more sagas than slots, slots are spilled.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,22 +21,23 @@ from sagacore.demo.fleet import resident_bytes
 from sagacore.demo.shop.contracts import Order, charge, create, reserve, schedule
 
 from .closed_loop import closed_loop
-from .plant import Durability, OrderBook, Plant, key, running
+from .plant import DAY_S, Durability, OrderBook, Plant, key, running
 from .usage import folder_bytes
 
 FEW = 1_000
 WARM_UP = 20_000
 IN_FLIGHT_WHILE_PARKING = 4_096
+STARTED_AT_A_TIME = 50_000
 STALL_S = 60.0
 SETTLE_S = 1.0
 
 parked_order = (
-    Saga("parked-order", Order, deadline=24 * 3_600, input_bytes=96)
+    Saga("parked-order", Order, deadline=DAY_S, input_bytes=96)
     .then(create)
     .then(charge, reserve)
     .then(schedule, pivot=True)
 )
-"""The diamond, with a deadline that no measurement reaches."""
+"""The diamond, with time to wait."""
 
 Direction = Literal["forward", "undoing"]
 
@@ -64,7 +66,7 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
     added = many.sagas - few.sagas
     return {
         "durability": durability,
-        "in_flight_max": in_flight,
+        "in_flight_max": many.sagas,
         "slots": slots,
         "coordinator": {"rss_growth_bytes": max(growth.values()), **growth},
         "broker": {"bytes_per_saga": round((many.broker_bytes - few.broker_bytes) / added)},
@@ -85,17 +87,13 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
         for sagas in counts:
             await plant.kill_service("inventory" if direction == "forward" else "shipping")
             before = await plant.client.stats()
-            starting = asyncio.create_task(_start(plant, book.take(sagas, rejected=1.0)))
-            try:
-                await _parked(plant, direction, before, sagas)
-                await asyncio.sleep(SETTLE_S)
-                weighed.append(await _weigh(plant, sagas))
-                if sagas != counts[-1]:
-                    await plant.start_service("inventory")
-                    await starting
-            finally:
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
+            await _start(plant, book, before["started"], sagas)
+            await _parked(plant, direction, before, sagas)
+            await asyncio.sleep(SETTLE_S)
+            weighed.append(await _weigh(plant))
+            if sagas != counts[-1]:
+                await plant.start_service("inventory")
+                await _until(plant.client, "compensated", before["compensated"] + sagas)
     return weighed
 
 
@@ -110,9 +108,22 @@ async def _parked(plant: Plant, direction: Direction, before: Mapping[str, int],
     await _until(plant.client, "undone", before["undone"] + sagas)
 
 
-async def _start(plant: Plant, orders: Sequence[Order]) -> None:
-    async for _ in plant.client.start_many(parked_order, orders, in_flight=len(orders), key=key):
-        pass
+async def _start(plant: Plant, book: OrderBook, started: int, sagas: int) -> None:
+    """Start sagas and follow none of them: the client that knows ten million would need more memory than the broker."""
+
+    async def follow(orders: Sequence[Order]) -> None:
+        async for _ in plant.client.start_many(parked_order, orders, in_flight=len(orders), key=key):
+            pass
+
+    for first in range(0, sagas, STARTED_AT_A_TIME):
+        count = min(STARTED_AT_A_TIME, sagas - first)
+        following = asyncio.create_task(follow(book.take(count, rejected=1.0)))
+        try:
+            await _until(plant.client, "started", started + first + count)
+        finally:
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
 
 
 async def _until(client: Client, kind: str, count: int) -> None:
@@ -123,14 +134,15 @@ async def _until(client: Client, kind: str, count: int) -> None:
             seen, seen_s = accepted, time.monotonic()
         elif time.monotonic() - seen_s > STALL_S:
             raise TimeoutError(f"{accepted:,} of {count:,} {kind} messages after {STALL_S:.0f} s without a new one")
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.05)
 
 
-async def _weigh(plant: Plant, sagas: int) -> Parked:
+async def _weigh(plant: Plant) -> Parked:
+    stats = await plant.client.stats()
     counters = Counters()
-    counters.observe(await plant.client.stats())
+    counters.observe(stats)
     return Parked(
-        sagas=sagas,
+        sagas=stats["running"],
         coordinator_bytes=resident_bytes(plant.fleet.pid("coordinator")),
         broker_bytes=resident_bytes(plant.fleet.pid("broker")),
         log_bytes=folder_bytes(plant.fleet.folder / "broker"),

@@ -1,25 +1,49 @@
 """Makes a broker's log with many running sagas in it, as a broker leaves it that is killed: `FOLDER SAGAS`.
 
 The cores run in this process, without sockets. Each saga has one pending message: its first step's, for a service
-that is not there.
+that is not there, so that those of the shop may serve others beside.
 """
 
+import asyncio
 import os
 import select
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from sagacore import Saga, Service
 from sagacore._core import Broker, ClientCore, Coordinator
+from sagacore.demo.shop.contracts import Order, charge, create, reserve, schedule
 from sagacore.transport import now_ms
 
-from .memory import parked_order
-from .plant import OrderBook
+from .plant import DAY_S, ROOT, OrderBook
 
 CHUNK = 256
 SETTLED_S = 0.25
 """The log has written all that it was handed long before it is silent for so long."""
 SEGMENT_BYTES = 64 << 20
+
+
+class Checked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Somebody has looked at the order."""
+
+    number: int
+
+
+checks = Service("checks")
+check = checks.step("check", input=Order, output=Checked, result_bytes=16)
+checked_order = (
+    Saga("checked-order", Order, deadline=DAY_S, input_bytes=96)
+    .then(check)
+    .then(create)
+    .then(charge)
+    .then(reserve)
+    .then(schedule, pivot=True)
+)
+"""An order that somebody has to look at first, and nobody does."""
 
 
 class Cores:
@@ -90,16 +114,22 @@ class Cores:
 def park(folder: Path, sagas: int) -> None:
     """Start so many sagas, and wait until all are written."""
     cores, book = Cores(folder), OrderBook()
-    plan = cores.client.define(parked_order.definition)
+    plan = cores.client.define(checked_order.definition)
     for first in range(0, sagas, CHUNK):
         orders = book.take(min(CHUNK, sagas - first))
         keys = [order.order_id.encode() for order in orders]
-        cores.start(plan, keys, [parked_order.encode_input(order) for order in orders], first + 1)
+        cores.start(plan, keys, [checked_order.encode_input(order) for order in orders], first + 1)
         if first % (16 * CHUNK) == 0:
             cores.tick()
     while cores.coordinator.stats()["transactions"] < sagas:
         cores.settle()
     cores.settle()
+
+
+async def make(folder: Path, sagas: int) -> None:
+    """The same in a process of its own, which is not there any more when the log is used."""
+    making = (sys.executable, "-m", __name__, str(folder), str(sagas))
+    await asyncio.to_thread(subprocess.run, making, check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,11 @@ Durability = Literal["sync", "os", "memory"]
 Visibility = Literal["strict", "relaxed"]
 PATIENCE_S = 60.0
 NOTICED_S = 10.0
+READY_S = 60.0
+"""Sixty-four processes take their time to start."""
 SLOTS = 65_536
+DAY_S = 24 * 3_600
+"""A deadline that no measurement reaches."""
 SHOP = "sagacore.demo.shop.memory"
 ROOT = Path(__file__).parents[1]
 """Processes that are started elsewhere find this package there."""
@@ -39,6 +43,15 @@ class Plant:
         start_in_memory(self.fleet, self.endpoint, service)
         await ready(self.client, self.fleet)
 
+    async def has_sessions(self, count: int) -> None:
+        """Wait until so many processes and services have their session with the broker.
+
+        Raises `TimeoutError` if they do not come.
+        """
+        async with asyncio.timeout(READY_S):
+            while (await self.client.stats())["sessions"] < count:  # noqa: ASYNC110 (counters have no event)
+                await asyncio.sleep(0.05)
+
     async def kill_service(self, service: str) -> None:
         """Kill a service, and wait until the broker has noticed: it accepts no second process before.
 
@@ -54,29 +67,39 @@ class Plant:
 
 
 @contextlib.asynccontextmanager
-async def running(
-    *,
-    durability: Durability,
-    visibility: Visibility = "strict",
-    slots: int = SLOTS,
-    modules: Mapping[str, str] = MappingProxyType({}),
+async def without_services(
+    *, durability: Durability, visibility: Visibility, slots: int = SLOTS, log: Path | None = None
 ) -> AsyncIterator[Plant]:
-    """Start everything, and stop it afterwards. The broker's log is in a temporary folder.
+    """Start a broker and a coordinator, and stop everything afterwards.
 
-    `modules` names what implements a service where it is not the shop in memory.
+    The broker's log is in a temporary folder, unless there is a `log`.
     """
     with (
         tempfile.TemporaryDirectory(prefix="sagacore-bench-") as folder,
         local_endpoint() as endpoint,
         Fleet(Path(folder)) as fleet,
     ):
-        start_broker(fleet, endpoint, durability=durability, visibility=visibility)
+        start_broker(fleet, endpoint, durability=durability, visibility=visibility, data=str(log or "broker"))
         start_coordinators(fleet, endpoint, count=1, slots=slots)
         async with Client(endpoint, timeout=PATIENCE_S) as client:
-            for service in SERVICES:
-                start_in_memory(fleet, endpoint, service, modules.get(service, SHOP))
-            await ready(client, fleet)
             yield Plant(fleet, client, endpoint)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *,
+    durability: Durability,
+    visibility: Visibility = "strict",
+    slots: int = SLOTS,
+    modules: Mapping[str, str] = MappingProxyType({}),
+    log: Path | None = None,
+) -> AsyncIterator[Plant]:
+    """The same with the four services. `modules` names what implements one where it is not the shop in memory."""
+    async with without_services(durability=durability, visibility=visibility, slots=slots, log=log) as plant:
+        for service in SERVICES:
+            start_in_memory(plant.fleet, plant.endpoint, service, modules.get(service, SHOP))
+        await ready(plant.client, plant.fleet)
+        yield plant
 
 
 def start_in_memory(fleet: Fleet, endpoint: str, service: str, module: str = SHOP) -> None:
@@ -88,8 +111,8 @@ def start_in_memory(fleet: Fleet, endpoint: str, service: str, module: str = SHO
 class OrderBook:
     """Orders that nobody has placed before, so that no key is used twice."""
 
-    def __init__(self) -> None:
-        self._next = 0
+    def __init__(self, first: int = 0) -> None:
+        self._next = first
 
     def take(self, count: int, *, rejected: float = 0.0) -> list[Order]:
         """So many orders; this share of them, from 0 to 1 and spread evenly, is rejected by shipping as the last step.

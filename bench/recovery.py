@@ -8,8 +8,6 @@ sagas are in flight as there should be, and started again with the broker.
 import asyncio
 import re
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +18,11 @@ from rich.console import Console
 from sagacore._core import Worker
 from sagacore.demo.fleet import Fleet, resident_bytes
 from sagacore.demo.plant import SERVICES, local_endpoint, start_broker
-from sagacore.demo.shop.contracts import Order, create
+from sagacore.demo.shop.contracts import Order
 from sagacore.demo.shop.saga import place_order
 from sagacore.transport import Link
 
+from .parked_log import check, make
 from .plant import Durability, OrderBook, Plant, key, running, start_in_memory
 from .usage import cpu_s, folder_bytes, peak_bytes
 
@@ -57,8 +56,7 @@ async def parked(live: int) -> dict[str, int]:
         Fleet(Path(folder)) as fleet,
     ):
         data = Path(folder, "broker")
-        making = (sys.executable, "-m", "bench.parked_log", str(data), str(live))
-        await asyncio.to_thread(subprocess.run, making, check=True)
+        await make(data, live)
         log_bytes = folder_bytes(data)
         service = FirstDelivery(endpoint)
         began_s = time.monotonic()
@@ -112,8 +110,8 @@ class FirstDelivery:
     def __init__(self, endpoint: str) -> None:
         self.delivered_s = 0.0
         self._core = Worker(
-            create.service,
-            [create.name],
+            check.service,
+            [check.name],
             instance=secrets.randbits(63),
             memory_fence=True,
             lease_ms=30_000,

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from sagacore.demo.fleet import Fleet
-from sagacore.demo.plant import SERVICES, role_of
+from sagacore.demo.plant import role_of
 
 ROLES = ("client", "broker", "coordinator", "services")
 
@@ -23,7 +23,7 @@ class CpuMeter:
         used_s["client"] = time.process_time() - self._client_s
         for name, before_s in self._before_s.items():
             role = role_of(name)
-            used_s["services" if role in SERVICES else role] += cpu_s(self._fleet.pid(name)) - before_s
+            used_s[role if role in ROLES else "services"] += cpu_s(self._fleet.pid(name)) - before_s
         return {role: round(used * 1e6 / sagas, 2) for role, used in used_s.items()}
 
 

@@ -1,0 +1,50 @@
+"""Do sagas that wait slow down those that move? Throughput beside many parked ones, and with none, in the same run."""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from . import parked_log
+from .figures import Figures, median
+from .load import Load
+from .plant import Durability, OrderBook, Visibility, running
+from .tables import figures_table
+
+IN_FLIGHT = 4_096
+
+
+async def parked(
+    console: Console, *, durability: Durability, visibility: Visibility, sagas: int, row_s: float, rounds: int
+) -> dict[str, object]:
+    """Measure both in turns, print the table and return the figures. Raises `AssertionError` if sagas are missing."""
+    load = Load(OrderBook(first=sagas), row_s)
+    none: list[Figures] = []
+    beside: list[Figures] = []
+    with tempfile.TemporaryDirectory(prefix="sagacore-bench-") as folder:
+        log = Path(folder, "log")
+        await parked_log.make(log, sagas)
+        async with (
+            running(durability=durability, visibility=visibility, log=log) as full,
+            running(durability=durability, visibility=visibility) as empty,
+        ):
+            for _ in range(rounds):
+                none.append(await load.sagas(empty, IN_FLIGHT))
+                beside.append(await load.sagas(full, IN_FLIGHT))
+            waiting = (await full.client.stats())["running"]
+    if waiting != sagas:
+        raise AssertionError(f"{waiting} sagas wait, not {sagas}")
+    ratio = statistics.median(more.sagas_per_s / less.sagas_per_s for more, less in zip(beside, none, strict=True))
+    rows = {"none": median(none), f"{sagas:,}": median(beside)}
+    console.print(figures_table(f"sagas parked, durability {durability}, visibility {visibility}", rows.items()))
+    console.print(f"{ratio:.2f} of the throughput without")
+    return {
+        "durability": durability,
+        "visibility": visibility,
+        "fences": "memory",
+        "parked": sagas,
+        "beside": median(beside).as_json(),
+        "none": median(none).as_json(),
+        "ratio": round(ratio, 3),
+    }
