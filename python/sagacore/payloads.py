@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -33,11 +33,14 @@ class Codec(Generic[T]):
     """How values of one type become bytes and back.
 
     `encode` raises PayloadError (SAGA-E202) for a value that is not of the type, `decode` (SAGA-E203) for such bytes.
+    `encode_all` and `decode_all` do it for many at once, which costs less, and raise for the first that is wrong.
     """
 
     type_name: str
     encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
+    encode_all: Callable[[Sequence[T]], list[bytes]]
+    decode_all: Callable[[Sequence[bytes]], list[T]]
 
 
 @overload
@@ -84,7 +87,8 @@ def _make(tp: Any) -> Codec[Any]:
         raise _not_a_payload(name, str(error)) from error
     if unknown is not None:
         raise _not_a_payload(name, f"it holds {type_name(unknown)}, which MessagePack cannot carry")
-    return Codec(name, _checked_encode(tp, name, decoder.decode), _checked_decode(decoder.decode, name))
+    encode, decode = _checked_encode(tp, name, decoder.decode), _checked_decode(decoder.decode, name)
+    return Codec(name, encode, decode, _encode_all(tp, encode), _decode_all(decoder.decode, decode))
 
 
 def _not_a_payload(name: str, why: str) -> PayloadError:
@@ -95,9 +99,12 @@ def _not_a_payload(name: str, why: str) -> PayloadError:
     )
 
 
+def _is_class(tp: Any) -> bool:
+    return isinstance(tp, type) and (issubclass(tp, msgspec.Struct) or is_dataclass(tp))
+
+
 def _checked_encode(tp: Any, name: str, decode: Callable[[bytes], Any]) -> Callable[[Any], bytes]:
     encode = _encoder.encode
-    is_class = isinstance(tp, type) and (issubclass(tp, msgspec.Struct) or is_dataclass(tp))
 
     def encode_instance(value: Any) -> bytes:
         # The fields of an object are the type checker's task: reading each one again would double the cost.
@@ -116,7 +123,32 @@ def _checked_encode(tp: Any, name: str, decode: Callable[[bytes], Any]) -> Calla
             raise _not_of_type(name, str(error)) from error
         return data
 
-    return encode_instance if is_class else encode_and_read
+    return encode_instance if _is_class(tp) else encode_and_read
+
+
+def _encode_all(tp: Any, encode_one: Callable[[Any], bytes]) -> Callable[[Sequence[Any]], list[bytes]]:
+    encode, types = _encoder.encode, {tp} if _is_class(tp) else None
+
+    def encode_all(values: Sequence[Any]) -> list[bytes]:
+        # The types of all are looked at in one go. If one is another, or cannot be encoded, one by one says why.
+        try:
+            return list(map(encode if set(map(type, values)) == types else encode_one, values))
+        except _ENCODE_ERRORS:
+            return list(map(encode_one, values))
+
+    return encode_all
+
+
+def _decode_all(
+    decode: Callable[[bytes], Any], decode_one: Callable[[bytes], Any]
+) -> Callable[[Sequence[bytes]], list[Any]]:
+    def decode_all(datas: Sequence[bytes]) -> list[Any]:
+        try:
+            return list(map(decode, datas))
+        except _DECODE_ERRORS:
+            return list(map(decode_one, datas))
+
+    return decode_all
 
 
 def _not_of_type(name: str, why: str) -> PayloadError:
@@ -189,4 +221,7 @@ def _pydantic_codec(model: Any) -> Codec[Any]:
         text = msgspec.json.encode(msgspec.msgpack.decode(data))
         return model.model_validate_json(text, by_alias=False, by_name=True)
 
-    return Codec(name, encode, _checked_decode(decode, name))
+    checked = _checked_decode(decode, name)
+    return Codec(
+        name, encode, checked, lambda values: list(map(encode, values)), lambda datas: list(map(checked, datas))
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,24 @@ def _binder_in_order(
         return function(given, *arguments)
 
     return bind
+
+
+def arranger(context_at: int | None, order: tuple[int, ...]) -> Callable[..., list[Sequence[Any]]]:
+    """What `binder` does for one call, done for many.
+
+    `arrange(inputs, results, contexts)` gives, for each parameter of the handler, what it gets in each call.
+    """
+    is_ordered = order == tuple(range(len(order)))
+
+    def arrange(
+        inputs: Sequence[Any], results: list[Sequence[Any]], contexts: Sequence[Context]
+    ) -> list[Sequence[Any]]:
+        columns = [inputs, *(results if is_ordered else [results[place] for place in order])]
+        if context_at is not None:
+            columns.insert(1 + context_at, contexts)
+        return columns
+
+    return arrange
 
 
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -78,7 +78,8 @@ class Action:
     """The implementation of a step, ready to be called without looking at it again.
 
     `bind(input, results, context)` calls the function with decoded values; the results stand in the order of the
-    step's `needs`, whatever the function's own order is. What it gives is to be awaited where `is_async`.
+    step's `needs`, whatever the function's own order is. What it gives is to be awaited where `is_async`. `arrange` is
+    for many calls: see `signatures.arranger`.
     """
 
     function: Callable[..., Any]
@@ -88,9 +89,10 @@ class Action:
     retry: Retry
     wants_context: bool
     bind: Callable[[Any, tuple[Any, ...], Context], Any]
-    decode_input: Callable[[bytes], Any]
-    decode_needs: tuple[Callable[[bytes], Any], ...]
-    encode_result: Callable[[Any], bytes]
+    arrange: Callable[..., list[Sequence[Any]]]
+    input: payloads.Codec[Any]
+    needs: tuple[payloads.Codec[Any], ...]
+    output: payloads.Codec[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,9 @@ class Compensation:
     retry: Retry
     wants_context: bool
     bind: Callable[[Any, Any, Context], Any]
-    decode_input: Callable[[bytes], Any]
-    decode_result: Callable[[bytes], Any]
+    arrange: Callable[..., list[Sequence[Any]]]
+    input: payloads.Codec[Any]
+    result: payloads.Codec[Any]
 
 
 class Step(Generic[In, Out]):
@@ -213,6 +216,7 @@ class Step(Generic[In, Out]):
             raise _twice(self, "action", function)
         self._check_contract(function, signature)
         asynchronous = signatures.is_async(function)
+        order = tuple(self.needs.index(need) for need in signature.asked)
         self.implementation = Action(
             function=function,
             is_async=asynchronous,
@@ -220,12 +224,11 @@ class Step(Generic[In, Out]):
             timeout_s=float(options.timeout),
             retry=options.retry,
             wants_context=signature.wants_context,
-            bind=signatures.binder(
-                function, signature.context_at, tuple(self.needs.index(need) for need in signature.asked)
-            ),
-            decode_input=self.input_codec.decode,
-            decode_needs=tuple(codec.decode for codec in self.need_codecs),
-            encode_result=self.output_codec.encode,
+            bind=signatures.binder(function, signature.context_at, order),
+            arrange=signatures.arranger(signature.context_at, order),
+            input=self.input_codec,
+            needs=self.need_codecs,
+            output=self.output_codec,
         )
         return self
 
@@ -269,8 +272,9 @@ class Step(Generic[In, Out]):
             retry=options.retry,
             wants_context=signature.wants_context,
             bind=function if signature.wants_context else lambda given, result, _context: function(given, result),
-            decode_input=self.input_codec.decode,
-            decode_result=self.output_codec.decode,
+            arrange=signatures.arranger(signature.context_at, (0,)),
+            input=self.input_codec,
+            result=self.output_codec,
         )
         return self
 

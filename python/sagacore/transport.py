@@ -67,10 +67,18 @@ class Link:
     socket where the broker was silent for too long.
     """
 
-    def __init__(self, endpoint: str, core: PeerCore, deliver: Callable[[bytes, int], None]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        core: PeerCore,
+        deliver: Callable[[bytes, int], None],
+        drained: Callable[[], None] | None = None,
+    ) -> None:
+        """`drained` is called when all frames that have arrived were delivered, before what the core has is sent."""
         self.endpoint = endpoint
         self._core = core
         self._deliver = deliver
+        self._drained = drained
         self._context = zmq.Context(io_threads=1)
         self._socket: zmq.Socket[bytes] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -163,6 +171,8 @@ class Link:
                 self._connect()
             if self._socket is not socket:
                 return
+        if self._drained is not None:
+            self._drained()
         self.flush()
 
     def _look_again(self, socket: zmq.Socket[bytes]) -> None:

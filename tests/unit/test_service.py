@@ -78,11 +78,11 @@ def test_a_contract_is_implemented_with_options(charge: Step[Order, Charged]) ->
     assert take is charge
     action = implementation(charge)
     assert (action.is_async, action.external, action.timeout_s, action.retry.tries) == (False, True, 3.0, 2)
-    assert action.decode_needs[0](b"\x81\xa6number\x07") == Created(7)
-    assert action.decode_input(b"\x81\xa6number\x07") == Order(7)
-    assert action.encode_result(Charged(7)) == b"\x81\xa5cents\x07"
+    assert action.needs[0].decode(b"\x81\xa6number\x07") == Created(7)
+    assert action.input.decode(b"\x81\xa6number\x07") == Order(7)
+    assert action.output.encode(Charged(7)) == b"\x81\xa5cents\x07"
     with pytest.raises(PayloadError, match="SAGA-E202"):
-        action.encode_result(Order(7))
+        action.output.encode(Order(7))
 
 
 def test_an_async_function_is_external(charge: Step[Order, Charged]) -> None:
@@ -181,7 +181,7 @@ def test_a_compensation_gets_the_result_or_none(charge: Step[Order, Charged], nu
     result = None if number is None else Charged(number)
     undo.bind(Order(4), result, CONTEXT)
     assert seen == [(Order(4), result, "step")]
-    assert undo.decode_result(b"\x81\xa5cents\x07") == Charged(7)
+    assert undo.result.decode(b"\x81\xa5cents\x07") == Charged(7)
 
 
 def test_a_compensation_may_do_without_a_context(charge: Step[Order, Charged]) -> None:

@@ -1,10 +1,11 @@
 """A service's process between doubles of core and link: which handler is called where, and what is said of it."""
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sagacore._core import Worker, WorkerMisuse, fence_on_run
 from sagacore.fences.calls import Handler, Verdict, Work
 from sagacore.fences.rows import RowState
 from sagacore.processes import service as runtime
+from sagacore.processes.batch import Columns
 from sagacore.processes.service import ServiceOptions, ServiceProcess
 
 
@@ -40,7 +42,8 @@ class FakeCore:
         self.said: dict[int, tuple[Verdict, bytes]] = {}
         self.finishes = 0
         self.next: list[Work] = []
-        self.works: list[Work] = []
+        self.ready: list[Work] = []
+        self.running: dict[int, Work] = {}
         self.told: tuple[int, int, int, list[int], list[int]] | None = None
 
     def connect(self, now_ms: int) -> None: ...
@@ -51,19 +54,33 @@ class FakeCore:
     def frame(self, now_ms: int) -> bytes | None:
         return None
 
-    def receive(self, frame: bytes, now_ms: int) -> list[Work]:
-        works, self.works = self.works, []
-        return works
+    def receive(self, frame: bytes, now_ms: int) -> list[Columns]:
+        ready, self.ready = self.ready, []
+        return self.batches(ready)
 
-    def finish(
-        self, tickets: Sequence[int], verdicts: Sequence[int], payloads: Sequence[bytes], now_ms: int
-    ) -> list[Work]:
+    def works(self, tickets: list[int]) -> list[Work]:
+        return [self.running[ticket] for ticket in tickets]
+
+    def batches(self, works: list[Work]) -> list[Columns]:
+        """In batches of neighbours that are alike, as the core does it with all that are."""
+        self.running.update((work[0], work) for work in works)
+        batches = []
+        for (undo, step, bytes_max, count), group in itertools.groupby(
+            works, key=lambda work: (*work[1:3], work[10], 1 if work[1] else len(work[9]))
+        ):
+            alike = list(group)
+            results = tuple([work[9][at] if at < len(work[9]) else None for work in alike] for at in range(count))
+            batches.append((undo, step, bytes_max, [work[0] for work in alike], [work[8] for work in alike], results))
+        return batches
+
+    def finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes], now_ms: int) -> list[Columns]:
         self.finishes += 1
         for ticket, verdict, payload in zip(tickets, verdicts, payloads, strict=True):
             assert ticket not in self.said
             self.said[ticket] = Verdict(verdict), payload
-        works, self.next = self.next, []
-        return works
+            del self.running[ticket]
+        ready, self.next = self.next, []
+        return self.batches(ready)
 
     def take_watermark(self) -> tuple[int, int, int, list[int], list[int]] | None:
         told, self.told = self.told, None
@@ -74,8 +91,11 @@ class FakeCore:
 
 
 class FakeLink:
-    def __init__(self, _endpoint: str, _core: Any, deliver: Callable[[bytes, int], None]) -> None:
+    def __init__(
+        self, _endpoint: str, _core: Any, deliver: Callable[[bytes, int], None], drained: Callable[[], None]
+    ) -> None:
         self.deliver = deliver
+        self.drained = drained
         self.is_open = False
 
     def open(self) -> None:
@@ -98,8 +118,10 @@ class Bench:
         self.steps = [step.name for step in service.steps]
         self.tickets = 0
 
-    def connect(self, endpoint: str, core: Any, deliver: Callable[[bytes, int], None]) -> FakeLink:
-        self.links.append(FakeLink(endpoint, core, deliver))
+    def connect(
+        self, endpoint: str, core: Any, deliver: Callable[[bytes, int], None], drained: Callable[[], None]
+    ) -> FakeLink:
+        self.links.append(FakeLink(endpoint, core, deliver, drained))
         return self.links[-1]
 
     def work(
@@ -113,8 +135,9 @@ class Bench:
         return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, (phase, 9, 5))
 
     def deliver(self, *works: Work) -> None:
-        self.core.works.extend(works)
+        self.core.ready.extend(works)
         self.links[0].deliver(b"frame", 0)
+        self.links[0].drained()
 
     async def said(self, *works: Work) -> list[tuple[Verdict, Any]]:
         """What is said of these, in their order; results decoded, texts as they are."""
@@ -459,4 +482,4 @@ def test_codes_are_the_cores() -> None:
     for verdict in (*Verdict, 0, len(Verdict) + 1):
         expected = "ticket" if verdict in list(Verdict) else "no verdict"
         with pytest.raises(WorkerMisuse, match=expected):
-            core.finish([7], [verdict], [b""], 0)
+            core.finish([7], bytes((verdict,)), [b""], 0)

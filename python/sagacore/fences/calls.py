@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from sagacore import payloads
@@ -11,7 +13,8 @@ from sagacore.context import Context
 from sagacore.steps import Action, Compensation, Rejected, Step
 
 Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, tuple[int, int, int]]
-"""What the core hands out; `sagacore._core` describes its parts. Read through `Call` where speed does not matter."""
+"""All that the core knows of a call; `sagacore._core` describes its parts. Read through `Call` where speed does not
+matter."""
 Ended: TypeAlias = tuple["Verdict", bytes]
 """How a call ended, and the payload that goes with it."""
 
@@ -20,6 +23,9 @@ REASON_CHARACTERS_MAX: Final = 500
 QUICK_S: Final = 0.001
 """A plain function that takes longer on average is called in a thread: the loop has heartbeats to keep."""
 QUICK_AGAIN_S: Final = QUICK_S / 4
+TOGETHER_MAX: Final = 64
+TOGETHER_S: Final = 0.002
+"""Plain functions are called so many in a row, or for so long, before anybody looks at the clock."""
 
 
 class Verdict(enum.IntEnum):
@@ -54,6 +60,15 @@ class Stage(enum.Enum):
     """Store how the call ended."""
 
 
+class Raised:
+    """Stands for the value of a call that raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class Handler:
     """An action or a compensation of one step, ready to be called."""
 
@@ -68,10 +83,23 @@ class Handler:
         self.success: Final = Verdict.UNDONE if self.is_undo else Verdict.DONE
         self.is_quick = not implementation.is_async
         self.mean_s = 0.0
+        self.together = 1
+        """So many calls are made in a row before the clock is looked at."""
         self.reported_ms = 0
         self.unreported = 0
         self._implementation: Final[Any] = implementation
-        self._wants_context: Final = implementation.wants_context
+        self._function: Final = implementation.function
+        self._arrange: Final = implementation.arrange
+        self._decode_inputs: Final = implementation.input.decode_all
+        self._decode_results: tuple[Callable[[Any], list[Any]], ...]
+        self._encode_all: Callable[[list[Any]], list[bytes]]
+        if isinstance(implementation, Compensation):
+            self._decode_results = (functools.partial(_decode_some, implementation.result),)
+            self._encode_all = _encode_none
+        else:
+            self._decode_results = tuple([need.decode_all for need in implementation.needs])
+            self._encode_all = implementation.output.encode_all
+        self.wants_context: Final = implementation.wants_context
 
     def start(self, work: Work, db: Any = None) -> Any:
         """Call the function with decoded values. What it gives is to be awaited where `is_async`.
@@ -79,32 +107,76 @@ class Handler:
         A compensation gets the result that stands in the work, or None where there is none.
         """
         implementation = self._implementation
-        given = implementation.decode_input(work[8])
-        context = self._context(work, db) if self._wants_context else _NO_CONTEXT
+        given = implementation.input.decode(work[8])
+        context = self.context(work, db) if self.wants_context else _NO_CONTEXT
         if self.is_undo:
-            result = implementation.decode_result(work[9][0]) if work[9] else None
+            result = implementation.result.decode(work[9][0]) if work[9] else None
             return implementation.bind(given, result, context)
         if not work[9]:
             return implementation.bind(given, (), context)
-        needs = zip(implementation.decode_needs, work[9], strict=True)
-        return implementation.bind(given, tuple([decode(result) for decode, result in needs]), context)
+        needs = zip(implementation.needs, work[9], strict=True)
+        return implementation.bind(given, tuple([need.decode(result) for need, result in needs]), context)
+
+    def start_all(
+        self, inputs: Sequence[bytes], results: Sequence[Sequence[bytes | None]], contexts: Sequence[Context]
+    ) -> list[Any]:
+        """Call a plain function once for each input, in order. Gives what the calls gave, or `Raised`.
+
+        `results` and `contexts` are by input too; contexts matter only where it `wants_context`. Raises what decoding
+        raises, before anything was called.
+        """
+        columns = [decode(column) for decode, column in zip(self._decode_results, results, strict=True)]
+        calls = map(self._function, *self._arrange(self._decode_inputs(inputs), columns, contexts))
+        values: list[Any] = []
+        while len(values) < len(inputs):
+            try:
+                values.extend(calls)
+                if len(values) < len(inputs):
+                    values.append(Raised(RuntimeError("the handler raised StopIteration")))
+            except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
+                values.append(Raised(error))
+        return values
 
     def encode(self, value: Any, bytes_max: int) -> bytes:
         """The payload of a success. Raises PayloadError for a value that is not of its type, or too large."""
         if self.is_undo:
             return b""
-        data: bytes = self._implementation.encode_result(value)
+        data: bytes = self._implementation.output.encode(value)
         return data if len(data) <= bytes_max else payloads.check_size(data, bytes_max, f"the result of {self.title!r}")
 
-    def measure(self, took_s: float) -> None:
-        """Learn how long a call of a plain function took. The mean decides: a busy machine may delay any one call."""
-        self.mean_s += (took_s - self.mean_s) / 16
+    def encode_all(self, values: list[Any], bytes_max: int) -> tuple[list[bytes], dict[int, BaseException]]:
+        """The payloads of what `start_all` gave, and by place what was raised there, or is raised by encoding."""
+        try:
+            payloads: list[bytes] = self._encode_all(values)
+            if max(map(len, payloads)) <= bytes_max:
+                return payloads, {}
+        except Exception:  # noqa: BLE001, S110 (what is wrong with which one is seen one by one)
+            pass
+        payloads, errors = [b""] * len(values), {}
+        for at, value in enumerate(values):
+            try:
+                if type(value) is Raised:
+                    errors[at] = value.error
+                else:
+                    payloads[at] = self.encode(value, bytes_max)
+            except Exception as error:  # noqa: BLE001 (the type's own code may raise anything)
+                errors[at] = error
+        return payloads, errors
+
+    def measure(self, took_s: float, calls: int = 1) -> None:
+        """Learn how long calls of a plain function took. The mean decides: a busy machine may delay any one of them."""
+        if took_s > TOGETHER_S:
+            self.together = max(calls // 2, 1)
+        elif calls == self.together:
+            self.together = min(2 * calls, TOGETHER_MAX)
+        self.mean_s += (took_s / calls - self.mean_s) / 16
         if self.is_quick:
             self.is_quick = self.mean_s <= QUICK_S
         else:
             self.is_quick = self.mean_s <= QUICK_AGAIN_S
 
-    def _context(self, work: Work, db: Any) -> Context:
+    def context(self, work: Work, db: Any = None) -> Context:
+        """What a call of the function is told."""
         return Context(
             work[3],
             self.step_name,
@@ -158,6 +230,18 @@ class Call:
     def give_result(self, result: bytes | None) -> None:
         """Put the action's result, as the fence has it, into the work of its compensation."""
         self.work = (*self.work[:9], () if result is None else (result,), *self.work[10:])
+
+
+def _decode_some(result: payloads.Codec[Any], column: list[bytes | None]) -> list[Any]:
+    return [None if data is None else result.decode(data) for data in column]
+
+
+def _encode_none(values: list[Any]) -> list[bytes]:
+    """A compensation gives nothing. Raises what one of them has raised."""
+    for value in values:
+        if type(value) is Raised:
+            raise value.error  # it comes again, one by one
+    return [b""] * len(values)
 
 
 def attempt(call: Call, db: Any = None) -> None:

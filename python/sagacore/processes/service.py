@@ -1,10 +1,10 @@
 """A service's process: takes work from the core, calls handlers, and gives the core how they ended.
 
 ```text
-work -> fence in memory -> plain function -> on the loop, many in a row, while it is quick; else in a thread
-                        -> coroutine      -> a task, with its timeout
-     -> fence in SQLite -> transactional  -> the fence's thread calls it within its transaction
-                        -> external       -> intent -> thread or task -> outcome
+batch -> fence in memory -> plain function -> on the loop, many in a row, while it is quick; else in a thread
+                         -> coroutine      -> a task, with its timeout
+      -> fence in SQLite -> transactional  -> the fence's thread calls it within its transaction
+                         -> external       -> intent -> thread or task -> outcome
 ended -> finish, many at a time -> the link sends the transactions
 ```
 What runs at a time is bounded by the credit that the core gives the broker. A coroutine is cancelled at its timeout; a
@@ -21,12 +21,24 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sagacore._core import Worker as WorkerCore
 from sagacore.errors import FenceError, ProtocolError
 from sagacore.fences import Fence, Watermark, make_fence
-from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict, Work, attempt, attempt_async, note_failure
+from sagacore.fences.calls import (
+    Call,
+    Ended,
+    Handler,
+    Raised,
+    Stage,
+    Verdict,
+    Work,
+    attempt,
+    attempt_async,
+    note_failure,
+)
+from sagacore.processes.batch import Batch, Columns
 from sagacore.processes.load import load
 from sagacore.processes.run import run
 from sagacore.service import Service
@@ -83,12 +95,13 @@ class ServiceCore(Protocol):
     def frame(self, now_ms: int) -> bytes | None:
         """What to send now; asked until there is nothing."""
 
-    def receive(self, frame: bytes, now_ms: int) -> list[Work]:
+    def receive(self, frame: bytes, now_ms: int) -> list[Columns]:
         """Take a frame, and give what is to be called."""
 
-    def finish(
-        self, tickets: Sequence[int], verdicts: Sequence[int], payloads: Sequence[bytes], now_ms: int
-    ) -> list[Work]:
+    def works(self, tickets: list[int]) -> list[Work]:
+        """All that is known of work that has not ended."""
+
+    def finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes], now_ms: int) -> list[Columns]:
         """End work, and give what may begin now."""
 
     def take_watermark(self) -> tuple[int, int, int, list[int], list[int]] | None:
@@ -120,7 +133,7 @@ class ServiceProcess:
         options: ServiceOptions,
         *,
         core: ServiceCore | None = None,
-        connect: Callable[[str, ServiceCore, Callable[[bytes, int], None]], ServiceLink] = Link,
+        connect: Callable[[str, ServiceCore, Callable[[bytes, int], None], Callable[[], None]], ServiceLink] = Link,
     ) -> None:
         """Raise DefinitionError for a service that is not complete, FenceError (SAGA-E404) for an unknown fence."""
         service.check()
@@ -141,12 +154,13 @@ class ServiceProcess:
             lease_ms=self._lease_ms(),
             credit=options.credit,
         )
-        self._link = connect(options.endpoint, self._core, self._deliver)
+        self._link = connect(options.endpoint, self._core, self._deliver, self._drained)
         self._threads = concurrent.futures.ThreadPoolExecutor(options.threads, thread_name_prefix="sagacore-action")
-        self._works: collections.deque[Work] = collections.deque()
+        self._batches: collections.deque[Batch] = collections.deque()
         self._called: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
+        self._has_said = False
         self._calls = 0
         self._stopping = False
         self._refused_since_s: float | None = None
@@ -176,7 +190,7 @@ class ServiceProcess:
         What has not ended then is delivered again, to another process or to the next one.
         """
         self._stopping = True
-        self._works.clear()
+        self._batches.clear()
         await self._wait_until(lambda: self._calls == 0 or self._fence.failure is not None, self._options.drain_s)
         if self._calls:
             log.warning("%d calls have not ended in %g s and are left", self._calls, self._options.drain_s)
@@ -225,64 +239,85 @@ class ServiceProcess:
         )
 
     def _deliver(self, frame: bytes, time_ms: int) -> None:
-        works = self._core.receive(frame, time_ms)
-        if works:
-            self._take(works)
+        self._take(self._core.receive(frame, time_ms))
 
-    def _take(self, works: list[Work]) -> None:
+    def _drained(self) -> None:
+        # Not before: the frames that have arrived make one batch.
+        if self._batches:
+            self._run()
+
+    def _take(self, batches: list[Columns]) -> None:
         if not self._stopping:
-            self._works.extend(works)
-            self._run_soon()
+            self._batches.extend(map(Batch, batches))
 
     def _run_soon(self) -> None:
-        # Not at once: the frames that have arrived make one batch.
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         """Work off what there is, for a slice of time."""
-        self._is_due = False
-        tickets: list[int] = []
-        verdicts: list[int] = []
-        payloads: list[bytes] = []
-        called, self._called = self._called, []
-        self._calls -= len(called)
-        for call in called:
-            verdict, payload = call.ended or (Verdict.DROP, b"")
-            tickets.append(call.ticket)
-            verdicts.append(verdict)
-            payloads.append(payload)
-        works = self._works
-        in_memory = self._fence.in_memory
-        time_s = time.perf_counter()
-        until_s = time_s + SLICE_S
-        while works and time_s < until_s:
-            work = works.popleft()
-            handler = self._handlers[work[1]][work[2]]
-            if handler is None:
-                tickets.append(work[0])
-                verdicts.append(Verdict.RETRY)
-                payloads.append(NO_COMPENSATION)
-                continue
-            if not in_memory or not handler.is_quick:
-                self._begin(handler, work)
-                continue
-            try:
-                payload = handler.encode(handler.start(work), work[10])
-                verdict = handler.success
-            except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
-                verdict, payload = self._failed(handler, work, error)
-            before_s, time_s = time_s, time.perf_counter()
-            handler.measure(time_s - before_s)
-            tickets.append(work[0])
-            verdicts.append(verdict)
-            payloads.append(payload)
-        if tickets:
-            self._take(self._core.finish(tickets, verdicts, payloads, now_ms()))
+        self._is_due = True  # what may begin meanwhile is found here
+        try:
+            self._finish_called()
+            time_s = time.perf_counter()
+            until_s = time_s + SLICE_S
+            while self._batches and time_s < until_s:
+                self._work_off(self._batches[0])
+                time_s = time.perf_counter()
+        finally:
+            self._is_due = False
+        if self._has_said:
+            self._has_said = False
             self._link.flush()
-        if works:
+        if self._batches:
             self._run_soon()
+
+    def _work_off(self, batch: Batch) -> None:
+        """Call, or begin to call, the first batch, or some of it."""
+        handler = self._handlers[batch.undo][batch.step]
+        part = batch
+        if handler is None:
+            count = len(batch.tickets)
+            self._finish(batch.tickets, bytes((Verdict.RETRY,)) * count, [NO_COMPENSATION] * count)
+        elif self._fence.in_memory and handler.is_quick:
+            part = batch.take(handler.together)
+            before_s = time.perf_counter()
+            self._call_now(handler, part)
+            handler.measure(time.perf_counter() - before_s, len(part.tickets))
+        else:
+            for work in self._core.works(batch.tickets):
+                self._begin(handler, work)
+        if part is batch:
+            self._batches.popleft()
+
+    def _call_now(self, handler: Handler, batch: Batch) -> None:
+        """Call a quick function for all of a batch."""
+        tickets = batch.tickets
+        try:
+            contexts = [handler.context(work) for work in self._core.works(tickets)] if handler.wants_context else []
+            values = handler.start_all(batch.inputs, batch.results, contexts)
+        except Exception:  # noqa: BLE001 (something cannot be decoded: the others can)
+            values = [_started(handler, work) for work in self._core.works(tickets)]
+        payloads, errors = handler.encode_all(values, batch.bytes_max)
+        verdicts = bytearray((handler.success,)) * len(tickets)
+        if errors:
+            works = self._core.works([tickets[at] for at in errors])
+            for (at, error), work in zip(errors.items(), works, strict=True):
+                verdicts[at], payloads[at] = self._failed(handler, work, error)
+        self._finish(tickets, bytes(verdicts), payloads)
+
+    def _finish_called(self) -> None:
+        called, self._called = self._called, []
+        if called:
+            self._calls -= len(called)
+            ended = [call.ended or (Verdict.DROP, b"") for call in called]
+            verdicts = bytes([verdict for verdict, _ in ended])
+            self._finish([call.ticket for call in called], verdicts, [payload for _, payload in ended])
+
+    def _finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes]) -> None:
+        self._has_said = True
+        self._take(self._core.finish(tickets, verdicts, payloads, now_ms()))
 
     def _failed(self, handler: Handler, work: Work, error: BaseException) -> Ended:
         call = Call(handler, work, Stage.WHOLE)
@@ -360,6 +395,13 @@ class ServiceProcess:
             exc_info=error,
         )
         handler.reported_ms, handler.unreported = time_ms, 0
+
+
+def _started(handler: Handler, work: Work) -> Any:
+    try:
+        return handler.start(work)
+    except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
+        return Raised(error)
 
 
 def _timed(call: Call) -> float:

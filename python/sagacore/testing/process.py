@@ -16,9 +16,10 @@ from typing import Any, Final
 from sagacore._core import Worker
 from sagacore.errors import FenceError
 from sagacore.fences import SqliteFence, Watermark
-from sagacore.fences.calls import Call, Stage, Verdict, Work, attempt, attempt_async, note_failure
+from sagacore.fences.calls import Call, Stage, Verdict, attempt, attempt_async, note_failure
 from sagacore.fences.rows import RowKey
 from sagacore.fences.sqlite import TransactionLost
+from sagacore.processes.batch import Batch, Columns
 from sagacore.steps import Rejected, Step
 from sagacore.testing.script import Script, ScriptedHandler
 from sagacore.testing.wires import Clock
@@ -128,7 +129,7 @@ class SandboxProcess:
 
     def receive(self, frame: bytes, now_ms: int) -> None:
         """Take a frame, store what it tells of ended sagas, and begin what is to be called."""
-        works = self.core.receive(frame, now_ms)
+        batches = self.core.receive(frame, now_ms)
         told = self.core.take_watermark()
         if told is not None and not self._is_dead:
             try:
@@ -136,7 +137,7 @@ class SandboxProcess:
             except FenceError as error:
                 self._failed(error)
                 return
-        self._take(works)
+        self._take(batches)
 
     async def close(self) -> None:
         """End, and with it what runs."""
@@ -159,14 +160,15 @@ class SandboxProcess:
                 task.cancel()
         self._fence.disconnect()
 
-    def _take(self, works: list[Work]) -> None:
-        for work in works:
-            if self._is_dead:
-                return
-            handler = self._handlers[work[1]][work[2]]
+    def _take(self, batches: list[Columns]) -> None:
+        for batch in map(Batch, batches):
+            handler = self._handlers[batch.undo][batch.step]
             assert handler is not None, "checked before the sandbox opens"
-            self._clock.touch()
-            self._ask(Call(handler, work, Stage.INTENT if handler.is_external else Stage.WHOLE))
+            for work in self.core.works(batch.tickets):
+                if self._is_dead:
+                    return
+                self._clock.touch()
+                self._ask(Call(handler, work, Stage.INTENT if handler.is_external else Stage.WHOLE))
 
     def _ask(self, call: Call) -> None:
         """Ask the fence, which calls a transactional handler by itself; then go on."""
@@ -220,7 +222,7 @@ class SandboxProcess:
         if verdict is Verdict.RETRY:
             self._clock.due_in(int(payload.split(b" ", 1)[0]))
         self._clock.touch()
-        self._take(self.core.finish([call.ticket], [verdict], [payload], self._clock.now_ms))
+        self._take(self.core.finish([call.ticket], bytes((verdict,)), [payload], self._clock.now_ms))
 
     def _report(self, call: Call) -> None:
         error, place = call.error, _handler(call).place

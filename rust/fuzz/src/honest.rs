@@ -185,9 +185,10 @@ impl Stage {
 
     fn work(&mut self, number: usize, frame: &[u8]) {
         let worker = &mut self.workers[number];
-        let mut works = Vec::new();
-        worker.receive(frame, NOW_MS, &mut works);
-        while let Some(work) = works.pop() {
+        let mut ready = Vec::new();
+        worker.receive(frame, NOW_MS, &mut ready);
+        while let Some(ready_now) = ready.pop() {
+            let work = worker.work(ready_now.ticket).unwrap_or_else(|| panic!("{ready_now:?} does not run"));
             let is_judged = format!("step-{}", work.step) == REJECTED;
             let (verdict, payload): (Verdict, &[u8]) = match (work.undo, work.saga.sequence.get()) {
                 (true, _) => (Verdict::Undone, b"\xc0"),
@@ -195,7 +196,7 @@ impl Stage {
                 (false, 3) if is_judged => (Verdict::Retry, b"60000 not yet"),
                 (false, _) => (Verdict::Done, b"\xc0"),
             };
-            let finished = worker.finish(work.ticket, verdict, payload, NOW_MS, &mut works);
+            let finished = worker.finish(work.ticket, verdict, payload, NOW_MS, &mut ready);
             finished.unwrap_or_else(|misuse| panic!("what was handed out: {misuse}"));
         }
     }

@@ -47,7 +47,7 @@ fn worker(greeting: &[u8], frame: &[u8]) {
     for bytes in [greeting, frame, frame] {
         worker.receive(bytes, NOW_MS, &mut works);
         while let Some(work) = works.pop() {
-            worker.each_result(&work, |_| {});
+            let _ = (worker.input(work.ticket), worker.result(work.ticket, 0), worker.work(work.ticket));
             let verdict = if work.undo { Verdict::Undone } else { Verdict::Done };
             let finished = worker.finish(work.ticket, verdict, &frame[..frame.len().min(8)], NOW_MS, &mut works);
             assert!(finished.is_ok(), "what was handed out can be finished");

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use sagacore_core::peer::Link;
-use sagacore_core::worker::{self, Verdict, Work, WorkerOptions};
+use sagacore_core::worker::{self, Ready, Verdict, WorkerOptions};
 use zerocopy::IntoBytes;
 
 create_exception!(sagacore._core, WorkerMisuse, PyValueError, "A call that a worker refuses: `name: what is wrong`.");
@@ -18,7 +18,9 @@ type Told = (u64, u64, u64, Vec<u64>, Vec<u64>);
 
 struct Inner {
     core: worker::Worker,
-    works: Vec<Work>,
+    ready: Vec<Ready>,
+    /// By handler, and by what their plans say of its results.
+    groups: Vec<Vec<Ready>>,
 }
 
 /// One process of a service: frames in, work out, verdicts in, frames out.
@@ -33,31 +35,42 @@ impl Worker {
     }
 }
 
+fn is_same_group(a: &Ready, b: &Ready) -> bool {
+    (a.undo, a.step, a.results, a.result_bytes_max) == (b.undo, b.step, b.results, b.result_bytes_max)
+}
+
 impl Inner {
-    /// The work that is due, as tuples: see `Work` in the stub.
-    fn take_works<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    /// What is ready, by handler, in columns: see `Batch` in the stub.
+    fn take_batches<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let out = PyList::empty(py);
-        for work in self.works.drain(..) {
-            let mut results = Vec::new();
-            self.core.each_result(&work, |result| results.push(PyBytes::new(py, result)));
-            let key = std::str::from_utf8(&work.idempotency_key).unwrap_or_default();
-            out.append((
-                work.ticket,
-                work.undo,
-                work.step,
-                PyBytes::new(py, work.saga.as_bytes()),
-                work.attempt,
-                work.deliveries,
-                work.deadline_ms,
-                key,
-                PyBytes::new(py, self.core.input(&work)),
-                PyTuple::new(py, results)?,
-                work.result_bytes_max,
-                (work.phase as u8, work.log, work.class),
-            ))?;
+        let mut used = 0;
+        for ready in self.ready.drain(..) {
+            let found = self.groups[..used].iter().rposition(|group| is_same_group(&group[0], &ready));
+            let at = found.unwrap_or(used);
+            if at == used {
+                used += 1;
+                self.groups.resize_with(self.groups.len().max(used), Vec::new);
+            }
+            self.groups[at].push(ready);
+        }
+        for group in &mut self.groups[..used] {
+            out.append(batch(py, &self.core, group)?)?;
+            group.clear();
         }
         Ok(out)
     }
+}
+
+fn batch<'py>(py: Python<'py>, core: &worker::Worker, group: &[Ready]) -> PyResult<Bound<'py, PyTuple>> {
+    let tickets = PyList::new(py, group.iter().map(|ready| ready.ticket))?;
+    let inputs = PyList::new(py, group.iter().map(|ready| PyBytes::new(py, core.input(ready.ticket))))?;
+    let column = |place| {
+        let result = |ready: &Ready| core.result(ready.ticket, place).map(|result| PyBytes::new(py, result));
+        PyList::new(py, group.iter().map(result))
+    };
+    let results = (0..group[0].results).map(column).collect::<PyResult<Vec<_>>>()?;
+    let Ready { undo, step, result_bytes_max, .. } = group[0];
+    (undo, step, result_bytes_max, tickets, inputs, PyTuple::new(py, results)?).into_pyobject(py)
 }
 
 #[pymethods]
@@ -66,7 +79,8 @@ impl Worker {
     #[pyo3(signature = (service, steps, *, instance, memory_fence, lease_ms, credit))]
     fn new(service: String, steps: Vec<String>, instance: u64, memory_fence: bool, lease_ms: u64, credit: u64) -> Self {
         let options = WorkerOptions { service, steps, instance, memory_fence, lease_ms, credit };
-        Self { inner: Mutex::new(Inner { core: worker::Worker::new(options), works: Vec::new() }) }
+        let core = worker::Worker::new(options);
+        Self { inner: Mutex::new(Inner { core, ready: Vec::new(), groups: Vec::new() }) }
     }
 
     fn connect(&self, now_ms: u64) {
@@ -76,9 +90,37 @@ impl Worker {
     fn receive<'py>(&self, py: Python<'py>, frame: &[u8], now_ms: u64) -> PyResult<Bound<'py, PyList>> {
         py.detach(|| {
             let inner = &mut *self.lock();
-            inner.core.receive(frame, now_ms, &mut inner.works);
+            inner.core.receive(frame, now_ms, &mut inner.ready);
         });
-        self.lock().take_works(py)
+        self.lock().take_batches(py)
+    }
+
+    /// All that is known of work that runs, as tuples: see `Work` in the stub.
+    fn works<'py>(&self, py: Python<'py>, tickets: &Bound<'py, PyList>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let inner = self.lock();
+        let work = |ticket: Bound<'py, PyAny>| {
+            let ticket = ticket.extract()?;
+            let work = inner.core.work(ticket).ok_or_else(|| WorkerMisuse::new_err("ticket: this work is not running"))?;
+            let results = (0..).map_while(|place| inner.core.result(ticket, place));
+            let results: Vec<_> = results.map(|result| PyBytes::new(py, result)).collect();
+            let key = std::str::from_utf8(&work.idempotency_key).unwrap_or_default();
+            let work = (
+                work.ticket,
+                work.undo,
+                work.step,
+                PyBytes::new(py, work.saga.as_bytes()),
+                work.attempt,
+                work.deliveries,
+                work.deadline_ms,
+                key,
+                PyBytes::new(py, inner.core.input(ticket)),
+                PyTuple::new(py, results)?,
+                work.result_bytes_max,
+                (work.phase as u8, work.log, work.class),
+            );
+            work.into_pyobject(py)
+        };
+        tickets.iter().map(work).collect()
     }
 
     /// Ends pieces of work, in order, and gives what may begin now. Refuses the first that is wrong; those before it
@@ -86,22 +128,23 @@ impl Worker {
     fn finish<'py>(
         &self,
         py: Python<'py>,
-        tickets: Vec<u64>,
-        verdicts: Vec<u8>,
-        payloads: Vec<Bound<'py, PyBytes>>,
+        tickets: &Bound<'py, PyList>,
+        verdicts: &[u8],
+        payloads: &Bound<'py, PyList>,
         now_ms: u64,
     ) -> PyResult<Bound<'py, PyList>> {
         if tickets.len() != verdicts.len() || tickets.len() != payloads.len() {
             return Err(WorkerMisuse::new_err("lengths: one ticket, verdict and payload for each piece of work"));
         }
         let inner = &mut *self.lock();
-        for ((ticket, verdict), payload) in tickets.into_iter().zip(verdicts).zip(&payloads) {
+        for ((ticket, &verdict), payload) in tickets.iter().zip(verdicts).zip(payloads) {
             let verdict = Verdict::from_code(verdict)
                 .ok_or_else(|| WorkerMisuse::new_err(format!("verdict: {verdict} is no verdict")))?;
-            let finished = inner.core.finish(ticket, verdict, payload.as_bytes(), now_ms, &mut inner.works);
+            let payload = payload.cast::<PyBytes>()?.as_bytes();
+            let finished = inner.core.finish(ticket.extract()?, verdict, payload, now_ms, &mut inner.ready);
             finished.map_err(|misuse| WorkerMisuse::new_err(misuse.to_string()))?;
         }
-        inner.take_works(py)
+        inner.take_batches(py)
     }
 
     fn tick(&self, now_ms: u64) -> bool {

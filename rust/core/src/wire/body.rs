@@ -76,6 +76,15 @@ impl<'a> Sections<'a> {
         Ok(sections)
     }
 
+    /// Reads a body again that `parse` has checked.
+    pub(crate) fn parsed(body: &'a [u8]) -> Self {
+        match *body {
+            [first, ref rest @ ..] if first & 0xf0 == 0x80 => Self { rest, left: usize::from(first & 0x0f) },
+            [_, high, low, ref rest @ ..] => Self { rest, left: usize::from(u16::from_be_bytes([high, low])) },
+            _ => Self { rest: body, left: 0 },
+        }
+    }
+
     /// The section under this key.
     pub fn get(self, key: u8) -> Option<&'a [u8]> {
         self.take_while(|(at, _)| *at <= key).find(|(at, _)| *at == key).map(|(_, value)| value)

@@ -6,7 +6,7 @@
 //!                     -> running (RUN, UNDO): one thing at a time for a (saga, attempt, step)
 //!                          -> below the watermark: nothing is done, and nothing answered
 //!                          -> fence in memory: a repetition is answered from its row, without a call
-//!                          -> Work: to be called by whoever drives this; with a fence elsewhere, that one decides
+//!                          -> Ready: to be called by whoever drives this; with a fence elsewhere, that one decides
 //!   finish(verdict)   -> one transaction that consumes the delivered message and publishes what follows
 //!   frame             -> what to send; the outbox keeps it until it is durable
 //! ```
@@ -30,7 +30,7 @@ use plans::{KnownPlan, Plans};
 use running::{Running, Taken, key_of};
 
 pub use plans::Phase;
-pub use types::{IDEMPOTENCY_KEY_BYTES, Misuse, Verdict, Work, WorkerOptions, WorkerStats};
+pub use types::{IDEMPOTENCY_KEY_BYTES, Misuse, Ready, Verdict, Work, WorkerOptions, WorkerStats};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Worker {
     }
 
     /// Takes a frame from the broker and appends what is to be called.
-    pub fn receive(&mut self, frame: &[u8], now_ms: u64, works: &mut Vec<Work>) {
+    pub fn receive(&mut self, frame: &[u8], now_ms: u64, ready: &mut Vec<Ready>) {
         self.clock.now_ms = now_ms;
         let Ok(transactions) = Transactions::parse(frame) else {
             self.stats.malformed += 1;
@@ -103,7 +103,7 @@ impl Worker {
                 return;
             };
             for message in transaction.messages() {
-                self.hear(&message, works);
+                self.hear(&message, ready);
             }
         }
     }
@@ -118,7 +118,7 @@ impl Worker {
         verdict: Verdict,
         payload: &[u8],
         now_ms: u64,
-        works: &mut Vec<Work>,
+        ready: &mut Vec<Ready>,
     ) -> Result<(), Misuse> {
         self.clock.now_ms = now_ms;
         let at = self.running.by_ticket(ticket).ok_or(Misuse::Ticket)?;
@@ -128,7 +128,7 @@ impl Worker {
             Doing::Action => self.finish_action(at, verdict, payload)?,
             Doing::Compensation => self.finish_compensation(at, verdict, payload)?,
         }
-        self.release(at, works);
+        self.release(at, ready);
         Ok(())
     }
 
@@ -173,33 +173,28 @@ impl Worker {
     }
 
     /// The input of a saga whose work runs; empty for work that does not.
-    pub fn input(&self, work: &Work) -> &[u8] {
-        let at = self.running.by_ticket(work.ticket);
+    pub fn input(&self, ticket: u64) -> &[u8] {
+        let at = self.running.by_ticket(ticket);
         at.and_then(|at| self.running.at(at).sections().get(Section::INPUT)).unwrap_or_default()
     }
 
-    /// Hands over the earlier results that running work gets: an action those that its step reads, in its order; a
+    /// An earlier result that running work gets. An action has those that its step reads, in its order; a
     /// compensation, with the fence in memory, the one of its action, or none if it may or may not have happened.
-    pub fn each_result(&self, work: &Work, mut take: impl FnMut(&[u8])) {
-        let Some(at) = self.running.by_ticket(work.ticket) else { return };
-        let entry = self.running.at(at);
+    pub fn result(&self, ticket: u64, place: usize) -> Option<&[u8]> {
+        let entry = self.running.at(self.running.by_ticket(ticket)?);
         match entry.doing {
             Doing::Action => {
-                let plan = &self.plans.get(entry.plan).plan;
-                let sections = entry.sections();
-                for &read in &plan.steps[usize::from(entry.header.place.get())].reads_ordered {
-                    take(sections.get(read).unwrap_or_default());
-                }
+                let read = *self.plans.get(entry.plan).reads(&entry.header).get(place)?;
+                entry.sections().get(read)
             }
-            Doing::Compensation => {
-                if let (RowState::Done, result) = self.rows.find(&entry.key()) {
-                    take(result);
-                }
-            }
+            Doing::Compensation => match self.rows.find(&entry.key()) {
+                (RowState::Done, result) if place == 0 => Some(result),
+                _ => None,
+            },
         }
     }
 
-    fn hear(&mut self, message: &Message<'_>, works: &mut Vec<Work>) {
+    fn hear(&mut self, message: &Message<'_>, ready: &mut Vec<Ready>) {
         let header = message.header;
         let kind = header.kind();
         if matches!(kind, Kind::Subscribe | Kind::Ping) && header.deadline_ms.get() != 0 {
@@ -216,8 +211,8 @@ impl Worker {
             Heard::Delivery => match kind {
                 Kind::Define => self.define(message),
                 Kind::Watermark => self.learn(message),
-                Kind::Run => self.take(message, Doing::Action, works),
-                Kind::Undo => self.take(message, Doing::Compensation, works),
+                Kind::Run => self.take(message, Doing::Action, ready),
+                Kind::Undo => self.take(message, Doing::Compensation, ready),
                 _ => {}
             },
             Heard::Session | Heard::Confirmed(_) => {}
@@ -253,7 +248,7 @@ impl Worker {
         is_guarded && (entry.log != self.told.log || self.told.has_passed(class, entry.header.saga.sequence.get()))
     }
 
-    fn take(&mut self, message: &Message<'_>, doing: Doing, works: &mut Vec<Work>) {
+    fn take(&mut self, message: &Message<'_>, doing: Doing, ready: &mut Vec<Ready>) {
         self.stats.delivered += 1;
         let header = message.header;
         let taken = match self.taken(message, doing) {
@@ -264,7 +259,7 @@ impl Worker {
         match (on_arrival(running.map(|at| self.running.at(at).doing), doing), running) {
             (Admission::Begin, _) => {
                 let at = self.running.begin(message, taken);
-                self.begin(at, works);
+                self.begin(at, ready);
             }
             (Admission::Wait, Some(at)) => {
                 if !self.running.wait(at, message, taken) {
@@ -286,7 +281,7 @@ impl Worker {
         let Some(step) = known.own_step(header.place.get()) else {
             return Err((backoff_ms, "this process does not implement the step; deploy it, or start one that does"));
         };
-        let reads = &known.plan.steps[usize::from(header.place.get())].reads_ordered;
+        let reads = known.reads(header);
         let sections = message.sections();
         let lacks_result = || reads.iter().any(|&read| sections.get(read).is_none());
         if sections.get(Section::INPUT).is_none() || (doing == Doing::Action && lacks_result()) {
@@ -314,10 +309,10 @@ impl Worker {
     }
 
     /// Something may begin: with the fence in memory its row decides, else all is handed out.
-    fn begin(&mut self, at: u32, works: &mut Vec<Work>) {
+    fn begin(&mut self, at: u32, ready: &mut Vec<Ready>) {
         if self.has_passed(at) {
             self.stats.passed += 1;
-            return self.release(at, works);
+            return self.release(at, ready);
         }
         let is_to_call = !self.options.memory_fence
             || match self.running.at(at).doing {
@@ -325,10 +320,10 @@ impl Worker {
                 Doing::Compensation => self.ask_for_compensation(at),
             };
         if is_to_call {
-            works.push(self.work(at));
+            ready.push(self.ready(at));
         } else {
             self.stats.answered += 1;
-            self.release(at, works);
+            self.release(at, ready);
         }
     }
 
@@ -368,12 +363,26 @@ impl Worker {
         }
     }
 
-    fn work(&self, at: u32) -> Work {
+    fn ready(&self, at: u32) -> Ready {
         let entry = self.running.at(at);
+        let undo = entry.doing == Doing::Compensation;
+        let step = &self.plans.get(entry.plan).plan.steps[usize::from(entry.header.place.get())];
+        Ready {
+            ticket: self.running.ticket(at),
+            undo,
+            step: entry.step,
+            results: if undo { 1 } else { step.reads_ordered.len() },
+            result_bytes_max: step.result_max,
+        }
+    }
+
+    /// All that is known of work that runs.
+    pub fn work(&self, ticket: u64) -> Option<Work> {
+        let entry = self.running.at(self.running.by_ticket(ticket)?);
         let known = self.plans.get(entry.plan);
         let header = &entry.header;
-        Work {
-            ticket: self.running.ticket(at),
+        Some(Work {
+            ticket,
             undo: entry.doing == Doing::Compensation,
             step: entry.step,
             saga: header.saga,
@@ -388,7 +397,7 @@ impl Worker {
             phase: known.phase(header.place.get()),
             log: entry.log,
             class: known.class,
-        }
+        })
     }
 
     fn finish_action(&mut self, at: u32, verdict: Verdict, payload: &[u8]) -> Result<(), Misuse> {
@@ -453,12 +462,12 @@ impl Worker {
         Ok(())
     }
 
-    fn release(&mut self, at: u32, works: &mut Vec<Work>) {
+    fn release(&mut self, at: u32, ready: &mut Vec<Ready>) {
         if self.running.at(at).session == self.session && !is_broken(Mutation::CreditNotReturned) {
             self.owed += 1;
         }
         if let Some(waiting) = self.running.end(at) {
-            self.begin(waiting, works);
+            self.begin(waiting, ready);
         }
     }
 }

@@ -5,6 +5,7 @@ use hashbrown::HashTable;
 use super::WorkerOptions;
 use crate::limits::PLANS_MAX;
 use crate::plan::{Plan, PlanError};
+use crate::wire::Header;
 
 /// Where a step stands relative to the pivot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,11 @@ impl KnownPlan {
     /// The step among those of this process.
     pub fn own_step(&self, step: u16) -> Option<u16> {
         self.own_steps.get(usize::from(step)).copied().flatten()
+    }
+
+    /// The steps whose results the step of a message reads, in its order.
+    pub fn reads(&self, header: &Header) -> &[u8] {
+        &self.plan.steps[usize::from(header.place.get())].reads_ordered
     }
 
     pub fn phase(&self, step: u16) -> Phase {

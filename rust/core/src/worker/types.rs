@@ -23,10 +23,24 @@ pub struct WorkerOptions {
     pub credit: u64,
 }
 
-/// An action or a compensation to call.
+/// An action or a compensation is to be called. What goes with it is asked for by its ticket until it is finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Names it to the worker.
+    pub ticket: u64,
+    /// Whether the compensation is to be called, not the action.
+    pub undo: bool,
+    /// The step among those of this process.
+    pub step: u16,
+    /// How many earlier results the action gets; of a compensation 1, which may not be there.
+    pub results: usize,
+    /// A larger result must not be committed.
+    pub result_bytes_max: usize,
+}
+
+/// All that is known of a call, for who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
-    /// Names it to `Worker::finish`.
     pub ticket: u64,
     /// Whether the compensation is to be called, not the action.
     pub undo: bool,

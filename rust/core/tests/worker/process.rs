@@ -3,7 +3,7 @@
 use sagacore_core::plan::fingerprint;
 use sagacore_core::watermark::Watermark;
 use sagacore_core::wire::{Header, Key, Kind, SagaId, Section, Sections, TransactionWriter, Transactions};
-use sagacore_core::worker::{Verdict, Work, Worker, WorkerOptions};
+use sagacore_core::worker::{Ready, Verdict, Work, Worker, WorkerOptions};
 
 const PIVOT: u32 = 1;
 const COMPENSABLE: u32 = 2;
@@ -165,9 +165,13 @@ impl Process {
             }
         });
         transaction.finish();
-        let mut works = Vec::new();
-        self.worker.receive(&frame, self.now_ms, &mut works);
-        works
+        let mut ready = Vec::new();
+        self.worker.receive(&frame, self.now_ms, &mut ready);
+        self.works(&ready)
+    }
+
+    fn works(&self, ready: &[Ready]) -> Vec<Work> {
+        ready.iter().map(|ready| self.worker.work(ready.ticket).unwrap()).collect()
     }
 
     pub fn token(&self, kind: Kind, sequence: u64, place: u16) -> Header {
@@ -197,9 +201,9 @@ impl Process {
     }
 
     pub fn finish(&mut self, work: &Work, verdict: Verdict, payload: &[u8]) -> Vec<Work> {
-        let mut works = Vec::new();
-        self.worker.finish(work.ticket, verdict, payload, self.now_ms, &mut works).unwrap();
-        works
+        let mut ready = Vec::new();
+        self.worker.finish(work.ticket, verdict, payload, self.now_ms, &mut ready).unwrap();
+        self.works(&ready)
     }
 
     pub fn said(&mut self) -> Vec<SaidTransaction> {
@@ -245,13 +249,11 @@ impl Process {
     }
 
     pub fn input(&self, work: &Work) -> Vec<u8> {
-        self.worker.input(work).to_vec()
+        self.worker.input(work.ticket).to_vec()
     }
 
     pub fn results(&self, work: &Work) -> Vec<Vec<u8>> {
-        let mut results = Vec::new();
-        self.worker.each_result(work, |result| results.push(result.to_vec()));
-        results
+        (0..).map_while(|place| self.worker.result(work.ticket, place)).map(<[u8]>::to_vec).collect()
     }
 }
 

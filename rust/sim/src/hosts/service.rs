@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sagacore_core::fence::RowState;
 use sagacore_core::peer::Link;
-use sagacore_core::worker::{Verdict, Work, Worker, WorkerOptions};
+use sagacore_core::worker::{Ready, Verdict, Work, Worker, WorkerOptions};
 
 use super::activity::{Activity, Outcome};
 use super::store::{CallKey, Pinned};
@@ -25,7 +25,7 @@ pub struct ServiceHost {
     pub(super) memory: BTreeMap<StepKey, bool>,
     /// It is about to crash, at a point of its work that a fault chose.
     pub wants_crash: bool,
-    works: Vec<Work>,
+    ready: Vec<Ready>,
 }
 
 impl ServiceHost {
@@ -45,7 +45,7 @@ impl ServiceHost {
             activities: BTreeMap::new(),
             memory: BTreeMap::new(),
             wants_crash: false,
-            works: Vec::new(),
+            ready: Vec::new(),
         }
     }
 
@@ -67,11 +67,11 @@ impl ServiceHost {
 
     pub fn receive(&mut self, env: &mut Env, seat: &Seat, frame: &[u8]) {
         let now_ms = seat.now_ms(env);
-        let mut works = std::mem::take(&mut self.works);
-        self.core.receive(frame, now_ms, &mut works);
+        let mut ready = std::mem::take(&mut self.ready);
+        self.core.receive(frame, now_ms, &mut ready);
         self.learn(env);
-        self.begin_all(env, seat, &mut works);
-        self.works = works;
+        self.begin_all(env, seat, &mut ready);
+        self.ready = ready;
     }
 
     /// What the broker told of ended sagas goes to the database.
@@ -81,9 +81,12 @@ impl ServiceHost {
         env.judge(learned);
     }
 
-    fn begin_all(&mut self, env: &mut Env, seat: &Seat, works: &mut Vec<Work>) {
-        for work in works.drain(..) {
-            self.begin(env, seat, work);
+    fn begin_all(&mut self, env: &mut Env, seat: &Seat, ready: &mut Vec<Ready>) {
+        for ready in ready.drain(..) {
+            match self.core.work(ready.ticket) {
+                Some(work) if (work.undo, work.step) == (ready.undo, ready.step) => self.begin(env, seat, work),
+                other => env.violate("ready", format!("{ready:?} is told, and its work is {other:?}")),
+            }
         }
     }
 
@@ -129,20 +132,19 @@ impl ServiceHost {
         let Some(found) = env.checks.history.saga(saga) else {
             return env.violate("I8", format!("{} is worked on, and its START is not durable", work.saga));
         };
-        if found.input != self.core.input(work) {
+        if found.input != self.core.input(work.ticket) {
             return env.violate("rule 5", format!("step {step} of {} got another input", work.saga));
         }
         if work.undo {
             return;
         }
         let reads = &env.checks.models[found.plan].definition.steps[step].reads;
-        let mut results = Vec::new();
-        self.core.each_result(work, |result| results.push(result.to_vec()));
+        let results: Vec<&[u8]> = (0..).map_while(|place| self.core.result(work.ticket, place)).collect();
         let ledger = &env.checks.ledger;
         let wanted: Vec<Option<&[u8]>> =
             reads.iter().map(|&read| ledger.result((saga, attempt, read as usize))).collect();
         let is_same = wanted.len() == results.len()
-            && wanted.iter().zip(&results).all(|(wanted, got)| wanted.is_some_and(|wanted| wanted == got));
+            && wanted.iter().zip(&results).all(|(wanted, got)| wanted.is_some_and(|wanted| wanted == *got));
         if !is_same {
             let text = format!("step {step} of {} reads {results:x?}, and the effects gave {wanted:x?}", work.saga);
             env.violate("rule 3", text);
@@ -228,12 +230,12 @@ impl ServiceHost {
     fn finish(&mut self, env: &mut Env, seat: &Seat, activity: Activity) {
         let now_ms = seat.now_ms(env);
         let (verdict, payload) = activity.verdict.clone().unwrap_or((Verdict::Drop, Vec::new()));
-        let mut works = std::mem::take(&mut self.works);
-        if let Err(misuse) = self.core.finish(activity.work.ticket, verdict, &payload, now_ms, &mut works) {
+        let mut ready = std::mem::take(&mut self.ready);
+        if let Err(misuse) = self.core.finish(activity.work.ticket, verdict, &payload, now_ms, &mut ready) {
             env.violate("misuse", format!("{} cannot end as {verdict:?}: {misuse}", activity.describe(Stage::Finish)));
         }
-        self.begin_all(env, seat, &mut works);
-        self.works = works;
+        self.begin_all(env, seat, &mut ready);
+        self.ready = ready;
     }
 
     /// The process is gone, and all that it had in memory.
