@@ -39,6 +39,13 @@ UNREAD_MS: Final = 10_000
 BACKLOG: Final = 1_024
 """Connections that wait to be accepted: all peers come at once when a broker starts again."""
 
+# As plain numbers: pyzmq's own are members of enumerations, and to combine or look up those costs microseconds a call.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_AND_MORE: Final = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_RCVMORE: Final = int(zmq.RCVMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+
 log = logging.getLogger("sagacore.transport")
 
 
@@ -102,14 +109,17 @@ class Link:
         if socket is None:
             return
         time_ms = now_ms()
+        has_sent = False
         while (frame := self._core.frame(time_ms)) is not None:
             try:
-                socket.send(frame, zmq.NOBLOCK)
+                socket.send(frame, _NOBLOCK)
             except zmq.Again:
                 # The broker takes nothing: what the frame held is in the outbox and comes with the next session.
                 self._connect()
                 return
-        self._look_again(socket)
+            has_sent = True
+        if has_sent:
+            self._look_again(socket)
 
     async def close(self) -> None:
         """Send what is left and end the connection. May be called twice."""
@@ -159,11 +169,16 @@ class Link:
         if socket is None:
             return
         time_ms = now_ms()
+        is_first = True
         for _ in range(FRAMES_A_WAKE):
+            # To ask costs less than to try in vain, which raises.
+            if not is_first and not _has_arrived(socket):
+                break
             try:
-                frame = socket.recv(zmq.NOBLOCK)
+                frame = socket.recv(_NOBLOCK)
             except zmq.Again:
                 break
+            is_first = False
             try:
                 self._deliver(frame, time_ms)
             except ProtocolError as error:
@@ -171,12 +186,14 @@ class Link:
                 self._connect()
             if self._socket is not socket:
                 return
+        else:
+            self._look_again(socket)
         if self._drained is not None:
             self._drained()
         self.flush()
 
     def _look_again(self, socket: zmq.Socket[bytes]) -> None:
-        if self._again is None and int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._again is None and _has_arrived(socket):
             assert self._loop is not None
             self._again = self._loop.call_soon(self._drain)
 
@@ -232,7 +249,8 @@ class Hub:
         lost = []
         for identity, frame in frames:
             try:
-                self._socket.send_multipart((identity, frame), zmq.NOBLOCK)
+                self._socket.send(identity, _NOBLOCK_AND_MORE)
+                self._socket.send(frame, _NOBLOCK)
             except zmq.ZMQError as error:
                 if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                     raise
@@ -243,7 +261,7 @@ class Hub:
     @property
     def is_drained(self) -> bool:
         """Whether nothing waits to be heard."""
-        return not self._held and not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
+        return not self._held and not _has_arrived(self._socket)
 
     def close(self) -> None:
         """Send what is queued, for a moment, and end."""
@@ -256,14 +274,15 @@ class Hub:
         self._again = None
         frames, self._held = self._held, []
         left = BYTES_A_WAKE - sum(len(frame) for _, frame in frames)
-        while len(frames) < FRAMES_A_WAKE and left > 0:
-            try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            if len(parts) == 2:  # noqa: PLR2004 (identity and frame; what has other parts is no peer of ours)
-                frames.append((parts[0], parts[1]))
-                left -= len(parts[1])
+        socket = self._socket
+        while len(frames) < FRAMES_A_WAKE and left > 0 and _has_arrived(socket):
+            identity, frame = socket.recv(_NOBLOCK), socket.recv(_NOBLOCK)
+            if not socket.get(_RCVMORE):
+                frames.append((identity, frame))
+                left -= len(frame)
+                continue
+            while socket.get(_RCVMORE):  # what has more parts is no peer of ours
+                socket.recv(_NOBLOCK)
         if frames:
             self._held = frames[self._deliver(frames, now_ms()) :]
         self._look_again()
@@ -276,6 +295,10 @@ class Hub:
             self._again = self._loop.call_later(HELD_S, self._drain)
         elif not self.is_drained:
             self._again = self._loop.call_soon(self._drain)
+
+
+def _has_arrived(socket: zmq.Socket[bytes]) -> bool:
+    return bool(int(socket.get(_EVENTS)) & _POLLIN)
 
 
 def _set_limits(socket: zmq.Socket[bytes]) -> None:

@@ -9,9 +9,9 @@ Columns: TypeAlias = tuple[bool, int, int, list[int], list[bytes], tuple[list[by
 
 
 class Batch:
-    """What the core handed out, by name. `take` takes off its beginning."""
+    """What the core handed out, by name. `take` gives it part by part."""
 
-    __slots__ = ("bytes_max", "inputs", "results", "step", "tickets", "undo")
+    __slots__ = ("_taken", "bytes_max", "inputs", "results", "step", "tickets", "undo")
 
     def __init__(self, columns: Columns) -> None:
         self.undo: bool
@@ -25,13 +25,18 @@ class Batch:
         self.results: tuple[list[bytes | None], ...]
         """By result that the handler gets; each is by piece of work, as tickets and inputs are."""
         self.undo, self.step, self.bytes_max, self.tickets, self.inputs, self.results = columns
+        self._taken = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all of it was taken."""
+        return self._taken == len(self.tickets)
 
     def take(self, count: int) -> Batch:
-        """The first so many, which are gone from this batch; the batch itself where there are no more."""
-        if count >= len(self.tickets):
+        """The next so many, or all that are left."""
+        first, self._taken = self._taken, min(self._taken + count, len(self.tickets))
+        if first == 0 and self.is_empty:
             return self
-        results = tuple([column[:count] for column in self.results])
-        taken = Batch((self.undo, self.step, self.bytes_max, self.tickets[:count], self.inputs[:count], results))
-        self.tickets, self.inputs = self.tickets[count:], self.inputs[count:]
-        self.results = tuple([column[count:] for column in self.results])
-        return taken
+        part = slice(first, self._taken)
+        results = tuple([column[part] for column in self.results])
+        return Batch((self.undo, self.step, self.bytes_max, self.tickets[part], self.inputs[part], results))

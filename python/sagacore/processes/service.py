@@ -263,7 +263,10 @@ class ServiceProcess:
             time_s = time.perf_counter()
             until_s = time_s + SLICE_S
             while self._batches and time_s < until_s:
-                self._work_off(self._batches[0])
+                batch = self._batches[0]
+                self._work_off(batch)
+                if batch.is_empty:
+                    self._batches.popleft()
                 time_s = time.perf_counter()
         finally:
             self._is_due = False
@@ -274,22 +277,19 @@ class ServiceProcess:
             self._run_soon()
 
     def _work_off(self, batch: Batch) -> None:
-        """Call, or begin to call, the first batch, or some of it."""
+        """Call, or begin to call, a batch, or some of it."""
         handler = self._handlers[batch.undo][batch.step]
-        part = batch
         if handler is None:
-            count = len(batch.tickets)
-            self._finish(batch.tickets, bytes((Verdict.RETRY,)) * count, [NO_COMPENSATION] * count)
+            tickets = batch.take(len(batch.tickets)).tickets
+            self._finish(tickets, bytes((Verdict.RETRY,)) * len(tickets), [NO_COMPENSATION] * len(tickets))
         elif self._fence.in_memory and handler.is_quick:
             part = batch.take(handler.together)
             before_s = time.perf_counter()
             self._call_now(handler, part)
             handler.measure(time.perf_counter() - before_s, len(part.tickets))
         else:
-            for work in self._core.works(batch.tickets):
+            for work in self._core.works(batch.take(len(batch.tickets)).tickets):
                 self._begin(handler, work)
-        if part is batch:
-            self._batches.popleft()
 
     def _call_now(self, handler: Handler, batch: Batch) -> None:
         """Call a quick function for all of a batch."""
