@@ -26,7 +26,7 @@ import enum
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from sagacore.errors import FenceError
 from sagacore.fences.calls import Ended, Verdict, Work
@@ -65,6 +65,22 @@ _SCHEMA: Final = (
     )""",
 )
 _KEY: Final = "log = ? and class = ? and sequence = ? and rest = ? and attempt = ? and step = ?"
+_INSERT: Final = (
+    "insert into sagacore_fence (log, class, sequence, rest, attempt, step, "
+    "state, verdict, tries, busy_from_ms, busy_until_ms) "
+    "values (?, ?, ?, ?, ?, ?, ?, 0, 1, ?, ?) on conflict do nothing"
+)
+_SETTLE: Final = (
+    "update sagacore_fence set state = ?, verdict = ?, answer = ?, busy_until_ms = 0 "  # noqa: S608
+    f"where {_KEY} and state = ? and coalesce(tries = ?, true)"
+)
+_SAVEPOINT: Final = "savepoint sagacore_rows"
+_ROLLBACK_TO: Final = "rollback to sagacore_rows"
+_RELEASE: Final = "release sagacore_rows"
+# As plain numbers: a member of an enumeration is adapted each time that it is bound.
+_INTENT: Final = 1
+_DONE: Final = 2
+_REJECTED: Final = 3
 
 
 class RowState(enum.IntEnum):
@@ -110,15 +126,8 @@ class Watermark(NamedTuple):
     """Save these."""
 
 
-class RowKey(NamedTuple):
-    """Names a row."""
-
-    log: int
-    deadline_class: int
-    sequence: int
-    rest: bytes
-    attempt: int
-    step: str
+RowKey: TypeAlias = tuple[int, int, int, bytes, int, str]
+"""Names a row: log, class of the deadline, sequence, the rest of the saga's id, attempt, step."""
 
 
 class Row(NamedTuple):
@@ -144,7 +153,7 @@ class Row(NamedTuple):
 def row_key(work: Work, step: str) -> RowKey:
     """The key of the row that a piece of work is about."""
     saga, (_, log, deadline_class) = work[3], work[11]
-    return RowKey(log, deadline_class, int.from_bytes(saga[:8], "little"), saga[8:], work[4], step)
+    return log, deadline_class, int.from_bytes(saga[:8], "little"), saga[8:], work[4], step
 
 
 class Rows:
@@ -190,10 +199,9 @@ class Rows:
 
     def has_passed(self, key: RowKey) -> bool:
         """Whether the saga has ended for all that is stored: then nobody waits for an answer, and no row says more."""
-        told = self._stored.get(key.log)
-        return (
-            told is not None and key.sequence < told.marks[key.deadline_class] and key.sequence not in told.exceptions
-        )
+        log, deadline_class, sequence = key[:3]
+        told = self._stored.get(log)
+        return told is not None and sequence < told.marks[deadline_class] and sequence not in told.exceptions
 
     def learn(self, told: Watermark) -> None:
         """Store a watermark, unless what is stored is later."""
@@ -227,14 +235,28 @@ class Rows:
 
     def insert(self, key: RowKey, state: RowState, *, busy_ms: int = 0) -> bool:
         """Make the row, and say whether it is new: that is how a repetition is noticed, without reading first."""
-        busy = (self.now_ms, self.now_ms + busy_ms) if busy_ms else (0, 0)
-        self._cursor.execute(
-            "insert into sagacore_fence (log, class, sequence, rest, attempt, step, "
-            "state, verdict, tries, busy_from_ms, busy_until_ms) "
-            "values (?, ?, ?, ?, ?, ?, ?, 0, 1, ?, ?) on conflict do nothing",
-            (*key, state, *busy),
-        )
+        self._cursor.execute(_INSERT, (*key, int(state), *self._busy(busy_ms)))
         return self._cursor.rowcount == 1
+
+    def intend_all(self, asked: Sequence[tuple[RowKey, int]]) -> bool:
+        """Make rows of actions that are about to be called, by key and time that each may take.
+
+        False, and nothing is made, unless all of them are new.
+        """
+        self._cursor.execute(_SAVEPOINT)
+        self._cursor.executemany(_INSERT, [(*key, _INTENT, *self._busy(busy_ms)) for key, busy_ms in asked])
+        are_new = self._cursor.rowcount == len(asked)
+        if not are_new:
+            self._cursor.execute(_ROLLBACK_TO)
+        self._cursor.execute(_RELEASE)
+        return are_new
+
+    def forget_intent(self, key: RowKey) -> None:
+        """Delete the row of an action whose try was taken back."""
+        self._cursor.execute(f"delete from sagacore_fence where {_KEY} and state = ?", (*key, _INTENT))  # noqa: S608
+
+    def _busy(self, busy_ms: int) -> tuple[int, int]:
+        return (self.now_ms, self.now_ms + busy_ms) if busy_ms else (0, 0)
 
     def insert_ended(self, key: RowKey, ended: Ended) -> None:
         """Make the row of an action that has ended, where there is none."""
@@ -243,7 +265,7 @@ class Rows:
             "insert into sagacore_fence (log, class, sequence, rest, attempt, step, "
             "state, verdict, answer, tries, busy_from_ms, busy_until_ms) "
             "values (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0) on conflict do nothing",
-            (*key, _state_of(verdict), verdict, answer),
+            (*key, _state_of(verdict), int(verdict), answer),
         )
 
     def read(self, key: RowKey) -> Row | None:
@@ -258,7 +280,7 @@ class Rows:
     def try_again(self, key: RowKey, row: Row, *, busy_ms: int) -> None:
         """Note that the action is called once more."""
         busy_ms = max(busy_ms, row.busy_ms(self.now_ms)) if busy_ms else 0
-        busy = (self.now_ms, self.now_ms + busy_ms) if busy_ms else (0, 0)
+        busy = self._busy(busy_ms)
         self._cursor.execute(
             "update sagacore_fence set tries = tries + 1, busy_from_ms = ?, busy_until_ms = ? "  # noqa: S608
             f"where {_KEY}",
@@ -267,19 +289,19 @@ class Rows:
 
     def settle(self, key: RowKey, ended: Ended, *, only_try: int | None = None) -> bool:
         """Store how the action ended, unless the row says already. `only_try`: only if no other try began since."""
-        verdict, answer = ended
-        self._cursor.execute(
-            "update sagacore_fence set state = ?, verdict = ?, answer = ?, busy_until_ms = 0 "  # noqa: S608
-            f"where {_KEY} and state = ? and coalesce(tries = ?, true)",
-            (_state_of(verdict), verdict, answer, *key, RowState.INTENT, only_try),
-        )
+        self._cursor.execute(_SETTLE, _settling(key, ended, only_try))
         return self._cursor.rowcount == 1
+
+    def settle_all(self, ended: Sequence[tuple[RowKey, Ended, int | None]]) -> bool:
+        """Do `settle` for many, and say whether all were stored."""
+        self._cursor.executemany(_SETTLE, [_settling(*one) for one in ended])
+        return self._cursor.rowcount == len(ended)
 
     def stop_trying(self, key: RowKey, try_mark: int) -> None:
         """Note that this try runs no more, and that nobody knows what it did."""
         self._cursor.execute(
             f"update sagacore_fence set busy_until_ms = 0 where {_KEY} and state = ? and tries = ?",  # noqa: S608
-            (*key, RowState.INTENT, try_mark),
+            (*key, _INTENT, try_mark),
         )
 
     def begin_undo(self, key: RowKey) -> None:
@@ -298,5 +320,10 @@ class Rows:
         )
 
 
-def _state_of(verdict: Verdict) -> RowState:
-    return RowState.DONE if verdict is Verdict.DONE else RowState.REJECTED
+def _settling(key: RowKey, ended: Ended, only_try: int | None) -> tuple[object, ...]:
+    verdict, answer = ended
+    return (_state_of(verdict), int(verdict), answer, *key, _INTENT, only_try)
+
+
+def _state_of(verdict: Verdict) -> int:
+    return _DONE if verdict is Verdict.DONE else _REJECTED

@@ -1,8 +1,9 @@
 """The fence in the service's own SQLite database: effect and outcome are one transaction.
 
 One thread has the connection. It takes all that is asked for at the moment, does it in one transaction and commits
-once: under load a batch shares the sync, alone nobody waits. Within the batch each call has its savepoint, so a
-handler that fails takes back its own effects and nobody else's.
+once: under load a batch shares the sync, alone nobody waits. Within the batch each call that may use the database has
+its savepoint, so a handler that fails takes back its own effects and nobody else's. Rows are made before, and settled
+after, a few dozen calls at once, where none of them is a repetition; else one by one.
 
 Nothing is answered before the commit. Where the database itself fails, the whole batch is done again, from the rows,
 until it works. Several processes of the service may share the file: they take turns by a lock on a file beside it.
@@ -33,6 +34,8 @@ from sagacore.transport import now_ms
 BATCH_MAX: Final = 512
 BATCH_S: Final = 0.02
 """A batch takes nothing more after this, so that other processes get their turn."""
+TOGETHER_FIRST: Final = 8
+"""So many calls share the statements for their rows; twice as many the next time in a batch, and so on."""
 BUSY_TIMEOUT_S: Final = 5.0
 RETRY_FIRST_S: Final = 0.05
 RETRY_LAST_S: Final = 1.0
@@ -40,6 +43,9 @@ CLOSE_S: Final = 10.0
 BUSY_SLACK_MS: Final = 500
 """A call that has timed out needs a moment to say so."""
 STATEMENTS_KEPT: Final = 512
+WAL_PAGES: Final = 4_096
+"""Pages in the write-ahead log from which on they are copied into the database: a page that every batch changes is
+copied the more often, the fewer these are."""
 
 _ON_RUN: Final = tuple(OnRun(_core.fence_on_run(state)) for state in RowState)
 _ON_UNDO: Final = tuple(OnUndo(_core.fence_on_undo(state)) for state in RowState)
@@ -79,6 +85,8 @@ class SqliteFence:
         """So many of those that wait get a transaction each."""
         self._in_handler = False
         self._denied = False
+        self._settled: list[tuple[RowKey, Ended, None]] = []
+        """Actions that have taken effect, and whose rows do not say so yet."""
         self._thread: threading.Thread | None = None
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
@@ -133,7 +141,9 @@ class SqliteFence:
         try:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute(f"pragma synchronous = {self._synchronous}")
+            self._db.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}")
             self._db.set_authorizer(self._authorize)
+            self._cursor = self._db.cursor()
             self._rows = Rows(self._db)
             with self._transaction():
                 self._rows.create(service, self.path)
@@ -156,11 +166,11 @@ class SqliteFence:
         with self._transaction():
             self._rows.begin(self._clock())
             until_s = time.perf_counter() + BATCH_S
-            for call in calls:
-                self._one(call)
-                done += 1
-                if time.perf_counter() > until_s:
-                    break
+            together = TOGETHER_FIRST
+            while done < len(calls) and (done == 0 or time.perf_counter() < until_s):
+                self._together(calls[done : done + together])
+                done = min(done + together, len(calls))
+                together *= 2
         return done
 
     def forget(self, told: Watermark) -> bool:
@@ -242,23 +252,54 @@ class SqliteFence:
         call.ended = call.proposed
         return True
 
-    def _one(self, call: Call) -> None:
-        key = row_key(call.work, call.handler.step_name)
-        if self._rows.has_passed(key):
-            # Its row is forgotten, or soon will be: whatever was done for it would be done for ever.
-            call.ended = Verdict.DROP, b""
+    def _together(self, calls: Sequence[Call]) -> None:
+        """Do some calls, with as few statements as there can be."""
+        asked: list[tuple[Call, RowKey]] = []
+        for call in calls:
+            key = row_key(call.work, call.handler.step_name)
+            if self._rows.has_passed(key):
+                # Its row is forgotten, or soon will be: whatever was done for it would be done for ever.
+                call.ended = Verdict.DROP, b""
+            else:
+                asked.append((call, key))
+        actions = [(key, self._busy_ms(call)) for call, key in asked if _is_to_act(call)]
+        are_apart = len({key for _, key in asked}) == len(asked)
+        are_new = len(actions) > 0 and are_apart and self._rows.intend_all(actions)
+        self._settled = []
+        for call, key in asked:
+            if are_new and _is_to_act(call):
+                self._first_try(call, key)
+            else:
+                self._one(call, key)
+        if self._settled:
+            self._rows.settle_all(self._settled)
+
+    def _first_try(self, call: Call, key: RowKey) -> None:
+        """Do an action whose row was just made."""
+        call.ended = call.error = None
+        call.was_tried = False
+        call.try_mark = 1
+        if call.stage is Stage.INTENT:
             return
+        if not call.handler.wants_context:  # it cannot use the database
+            self._call(call, key, row_is_outside=True)
+            return
+        self._cursor.execute(_SAVEPOINT)
+        self._call(call, key, row_is_outside=True)
+        self._cursor.execute(_RELEASE)
+
+    def _one(self, call: Call, key: RowKey) -> None:
         if call.stage is Stage.OUTCOME:
             self._outcome(call, key)
             return
         call.ended = call.error = None
         if call.stage is Stage.WHOLE:
-            self._db.execute(_SAVEPOINT)
+            self._cursor.execute(_SAVEPOINT)
         may_call = self._may_compensate(call, key) if call.handler.is_undo else self._may_act(call, key)
         if call.stage is Stage.WHOLE:
             if may_call:
                 self._call(call, key)
-            self._db.execute(_RELEASE)
+            self._cursor.execute(_RELEASE)
 
     def _may_act(self, call: Call, key: RowKey) -> bool:
         """Decide on a RUN: whether the action is to be called. Else the call has ended."""
@@ -296,8 +337,8 @@ class SqliteFence:
         call.give_result(row.answer if decision is OnUndo.COMPENSATE else None)
         return True
 
-    def _call(self, call: Call, key: RowKey) -> None:
-        """Call a handler between its savepoint and its outcome."""
+    def _call(self, call: Call, key: RowKey, *, row_is_outside: bool = False) -> None:
+        """Call a handler between its savepoint and its outcome. The row may have been made before the savepoint."""
         self._in_handler, self._denied = True, False
         try:
             attempt(call, self._db)
@@ -313,8 +354,11 @@ class SqliteFence:
             return
         if self._denied and isinstance(error, sqlite3.DatabaseError):
             call.error = error = _ended_transaction(call, error)
-        self._db.execute(_ROLLBACK_TO)
+        if call.handler.wants_context or not row_is_outside:
+            self._cursor.execute(_ROLLBACK_TO)
         call.ended = judge(call, error, takes_back=True)
+        if row_is_outside:
+            self._rows.forget_intent(key)
         if call.handler.is_undo:
             self._rows.begin_undo(key)
         elif call.ended[0] in (Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
@@ -326,7 +370,7 @@ class SqliteFence:
         if call.handler.is_undo:
             self._rows.undone(key)
         else:
-            self._rows.settle(key, call.proposed)
+            self._settled.append((key, call.proposed, None))
 
     def _outcome(self, call: Call, key: RowKey) -> None:
         """Store how an external call ended. The row may say otherwise meanwhile, and is right."""
@@ -387,6 +431,10 @@ class SqliteFence:
             self._denied = True
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
+
+
+def _is_to_act(call: Call) -> bool:
+    return call.stage is not Stage.OUTCOME and not call.handler.is_undo
 
 
 def _answer(row: Row) -> Ended:

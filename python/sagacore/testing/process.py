@@ -73,10 +73,10 @@ class SandboxFence(SqliteFence):
         except sqlite3.Error as error:
             raise self._cannot_commit(error) from error
 
-    def _call(self, call: Call, key: RowKey) -> None:
+    def _call(self, call: Call, key: RowKey, *, row_is_outside: bool = False) -> None:
         if self._dies_before(call):
             raise _Crash
-        super()._call(call, key)
+        super()._call(call, key, row_is_outside=row_is_outside)
 
     def _cannot_commit(self, error: sqlite3.Error) -> FenceError:
         return FenceError(
