@@ -92,6 +92,10 @@ bench: setup ## Measure throughput, and the micro-benchmarks
 	$(BIN)/python -m bench throughput
 	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only
 
+.PHONY: gate
+gate: setup ## Fail if throughput beside the bare pipeline, messages a saga or the coordinator's memory became worse
+	$(BIN)/python -m bench gate
+
 .PHONY: model
 model: ## Check the model of the protocol, and that it catches every broken rule; DEEP=1 adds the large configurations
 	cargo run --release --locked --quiet --package sagacore-model -- $(if $(DEEP),--deep)

@@ -10,6 +10,7 @@ import cyclopts
 import uvloop
 from rich.console import Console
 
+from .gate import gate
 from .growth import growth
 from .latency import latency
 from .limit import limit
@@ -190,11 +191,25 @@ def run_recovery(
     _run(measurement, as_json=json)
 
 
-def _run(measurement: Coroutine[Any, Any, dict[str, object]], *, as_json: bool) -> None:
+@app.command(name="gate")
+def run_gate(*, json: bool = False) -> None:
+    """Fail with status 1 if throughput, messages or memory have become worse.
+
+    Parameters
+    ----------
+    json
+        Print what was measured as one JSON object on the last line.
+    """
+    if _run(gate(Console(width=WIDTH)), as_json=json)["problems"]:
+        sys.exit(1)
+
+
+def _run(measurement: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> dict[str, Any]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(measurement)
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
+    return figures
 
 
 app()

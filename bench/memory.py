@@ -25,8 +25,6 @@ from .plant import DAY_S, Durability, OrderBook, Plant, key, running
 from .usage import folder_bytes
 
 FEW = 1_000
-WARM_UP = 20_000
-IN_FLIGHT_WHILE_PARKING = 4_096
 STARTED_AT_A_TIME = 50_000
 STALL_S = 60.0
 SETTLE_S = 1.0
@@ -83,7 +81,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
     book = OrderBook()
     weighed: list[Parked] = []
     async with running(durability=durability, slots=slots) as plant:
-        await closed_loop(plant, parked_order, book.take(WARM_UP), in_flight=IN_FLIGHT_WHILE_PARKING)
+        await closed_loop(plant, parked_order, book.take(STARTED_AT_A_TIME), in_flight=STARTED_AT_A_TIME)
         for sagas in counts:
             await plant.kill_service("inventory" if direction == "forward" else "shipping")
             before = await plant.client.stats()
