@@ -23,6 +23,8 @@ REASON_CHARACTERS_MAX: Final = 500
 QUICK_S: Final = 0.001
 """A plain function that takes longer on average is called in a thread: the loop has heartbeats to keep."""
 QUICK_AGAIN_S: Final = QUICK_S / 4
+SLOW_S: Final = QUICK_S * 4
+"""No call counts as longer: several in a row decide."""
 TOGETHER_MAX: Final = 64
 TOGETHER_S: Final = 0.002
 """Plain functions are called so many in a row, or for so long, before anybody looks at the clock."""
@@ -169,7 +171,8 @@ class Handler:
             self.together = max(calls // 2, 1)
         elif calls == self.together:
             self.together = min(2 * calls, TOGETHER_MAX)
-        self.mean_s += (took_s / calls - self.mean_s) / 16
+        # One that was held up for long must not decide alone, however long that was.
+        self.mean_s += (min(took_s / calls, SLOW_S) - self.mean_s) / 16
         if self.is_quick:
             self.is_quick = self.mean_s <= QUICK_S
         else:
