@@ -14,10 +14,10 @@ import pytest
 
 from sagacore import Context, FenceError, ProtocolError, Rejected, Retry, Service
 from sagacore._core import Worker, WorkerMisuse, fence_on_run
+from sagacore.fences.batch import Columns
 from sagacore.fences.calls import Handler, Verdict, Work
 from sagacore.fences.rows import RowState
 from sagacore.processes import service as runtime
-from sagacore.processes.batch import Columns
 from sagacore.processes.service import ServiceOptions, ServiceProcess
 
 
@@ -278,12 +278,13 @@ def test_a_slow_plain_function_goes_to_a_thread_and_the_loop_lives() -> None:
     bench = Bench(service)
 
     async def test() -> None:
-        await bench.said(bench.work("price"))
-        assert threads == [threading.main_thread()]
+        for _ in range(3):
+            await bench.said(bench.work("price"))
+        assert set(threads) == {threading.main_thread()}, "a busy machine may hold up any one call"
         before_s = time.perf_counter()
         await bench.said(*[bench.work("price") for _ in range(10)])
         assert time.perf_counter() - before_s < 0.15, "side by side"
-        assert threading.main_thread() not in threads[1:]
+        assert threading.main_thread() not in threads[3:]
 
     run(bench, test)
 
@@ -300,7 +301,7 @@ def test_one_slow_call_among_many_quick_ones_moves_nothing() -> None:
         return handler.is_quick
 
     assert is_quick_after(0.00001, 0.01, 0.00001), "the machine was busy"
-    assert not is_quick_after(0.02)
+    assert not is_quick_after(0.02, 0.02, 0.02)
     assert is_quick_after(*[0.00001] * 100)
 
 

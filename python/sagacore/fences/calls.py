@@ -23,7 +23,7 @@ REASON_CHARACTERS_MAX: Final = 500
 QUICK_S: Final = 0.001
 """A plain function that takes longer on average is called in a thread: the loop has heartbeats to keep."""
 QUICK_AGAIN_S: Final = QUICK_S / 4
-SLOW_S: Final = QUICK_S * 4
+SLOW_S: Final = QUICK_S * 8
 """No call counts as longer: several in a row decide."""
 TOGETHER_MAX: Final = 64
 TOGETHER_S: Final = 0.002

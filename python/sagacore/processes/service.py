@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from sagacore._core import Worker as WorkerCore
 from sagacore.errors import FenceError, ProtocolError
 from sagacore.fences import Fence, Watermark, make_fence
+from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import (
     Call,
     Ended,
@@ -38,7 +39,6 @@ from sagacore.fences.calls import (
     attempt_async,
     note_failure,
 )
-from sagacore.processes.batch import Batch, Columns
 from sagacore.processes.load import load
 from sagacore.processes.run import run
 from sagacore.service import Service

@@ -16,10 +16,10 @@ from typing import Any, Final
 from sagacore._core import Worker
 from sagacore.errors import FenceError
 from sagacore.fences import SqliteFence, Watermark
+from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import Call, Stage, Verdict, attempt, attempt_async, note_failure
 from sagacore.fences.rows import RowKey
 from sagacore.fences.sqlite import TransactionLost
-from sagacore.processes.batch import Batch, Columns
 from sagacore.steps import Rejected, Step
 from sagacore.testing.script import Script, ScriptedHandler
 from sagacore.testing.wires import Clock

@@ -100,7 +100,8 @@ impl Worker {
         let inner = self.lock();
         let work = |ticket: Bound<'py, PyAny>| {
             let ticket = ticket.extract()?;
-            let work = inner.core.work(ticket).ok_or_else(|| WorkerMisuse::new_err("ticket: this work is not running"))?;
+            let not_running = || WorkerMisuse::new_err("ticket: this work is not running");
+            let work = inner.core.work(ticket).ok_or_else(not_running)?;
             let results = (0..).map_while(|place| inner.core.result(ticket, place));
             let results: Vec<_> = results.map(|result| PyBytes::new(py, result)).collect();
             let key = std::str::from_utf8(&work.idempotency_key).unwrap_or_default();
