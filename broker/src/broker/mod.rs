@@ -485,7 +485,9 @@ impl Broker {
     }
 
     fn close_record(&mut self, time_ms: u64) -> Record {
-        let payload = std::mem::replace(&mut self.batch, Vec::with_capacity(64 * 1024));
+        // The next record is likely as large as this one.
+        let next = Vec::with_capacity(self.batch.len().next_multiple_of(64 * 1024));
+        let payload = std::mem::replace(&mut self.batch, next);
         self.record(RecordKind::Transactions, time_ms, payload)
     }
 
