@@ -88,9 +88,14 @@ wheel: $(VENV)/.locked ## Build the wheel into dist/
 	@ls -l dist
 
 .PHONY: bench
-bench: setup ## Measure throughput, and the micro-benchmarks
-	$(BIN)/python -m bench throughput
+bench: setup $(VENV)/.plots ## Measure everything into bench/results and draw it; PARTS=growth
+	$(BIN)/python -m bench all $(PARTS)
+	$(BIN)/python -m bench.plots
 	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only
+
+$(VENV)/.plots: requirements/plots.txt $(VENV)/.locked
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $<
+	@touch $@
 
 .PHONY: gate
 gate: setup ## Fail if throughput beside the bare pipeline, messages a saga or the coordinator's memory became worse

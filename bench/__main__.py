@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import cyclopts
 import uvloop
@@ -18,10 +18,13 @@ from .memory import memory
 from .parked import parked
 from .plant import SLOTS, Durability, Visibility
 from .recovery import recovery
+from .report import QUICK, report
 from .throughput import throughput
 
 WIDTH = 150
 """Columns of the tables, wherever they are printed."""
+
+Part = Literal["throughput", "latency", "memory", "parked", "growth", "peers"]
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
 
@@ -189,6 +192,21 @@ def run_recovery(
     """
     measurement = recovery(Console(width=WIDTH), live=live, in_flight=in_flight, load_s=load_s, durability=durability)
     _run(measurement, as_json=json)
+
+
+@app.command(name="all")
+def run_all(*parts: Part) -> None:
+    """All measurements into bench/results: some ten minutes. Status 1 if one of them fails.
+
+    Parameters
+    ----------
+    parts
+        What to measure; what is not named stays as it was measured before. Without any: all but peers.
+    """
+    try:
+        report(Console(width=WIDTH), parts or QUICK)
+    except RuntimeError as error:
+        sys.exit(str(error))
 
 
 @app.command(name="gate")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from sagacore import Saga
-from sagacore._core import compile_plan
 from sagacore.demo.shop.contracts import Order, Scheduled
 from sagacore.demo.shop.saga import place_order
 
@@ -24,7 +23,7 @@ from .plant import OrderBook, Plant, running
 RATIO_FLOOR = 0.1
 """The least share of the bare pipeline's throughput, as the median of all turns. A machine with ten other processes at
 work shows half of what a quiet one does; the floor is a third below that. To be raised with the product's speed."""
-MESSAGES = compile_plan(place_order.definition).messages
+MESSAGES = place_order.plan.messages
 MESSAGES_COMPENSATED = 11
 """Four RUNs, one abort and six messages to undo three steps, as `sagacore graph` counts them."""
 MEMORY_GROWTH_MAX_BYTES = 1 << 20

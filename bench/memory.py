@@ -22,10 +22,9 @@ from sagacore.demo.shop.contracts import Order, charge, create, reserve, schedul
 
 from .closed_loop import closed_loop
 from .plant import DAY_S, Durability, OrderBook, Plant, key, running
-from .usage import folder_bytes
 
 FEW = 1_000
-STARTED_AT_A_TIME = 50_000
+STARTED_AT_A_TIME = 20_000
 STALL_S = 60.0
 SETTLE_S = 1.0
 
@@ -47,7 +46,9 @@ class Parked:
     sagas: int
     coordinator_bytes: int
     broker_bytes: int
+    """Beyond what the broker took before the first saga: what it keeps of ended ones counts too."""
     log_bytes: int
+    """Written while they came where they are."""
     spills: int
 
 
@@ -60,15 +61,14 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
     growth: dict[str, int] = {
         direction: many.coordinator_bytes - few.coordinator_bytes for direction, (few, many) in rows.items()
     }
-    few, many = rows["forward"]
-    added = many.sagas - few.sagas
+    many = rows["forward"][-1]
     return {
         "durability": durability,
         "in_flight_max": many.sagas,
         "slots": slots,
         "coordinator": {"rss_growth_bytes": max(growth.values()), **growth},
-        "broker": {"bytes_per_saga": round((many.broker_bytes - few.broker_bytes) / added)},
-        "log_bytes_per_saga": round((many.log_bytes - few.log_bytes) / added),
+        "broker": {"bytes_per_saga": round(many.broker_bytes / many.sagas)},
+        "log_bytes_per_saga": round(many.log_bytes / many.sagas),
         "spills": sum(many.spills for _, many in rows.values()),
     }
 
@@ -81,6 +81,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
     book = OrderBook()
     weighed: list[Parked] = []
     async with running(durability=durability, slots=slots) as plant:
+        empty_bytes = resident_bytes(plant.fleet.pid("broker"))
         await closed_loop(plant, parked_order, book.take(STARTED_AT_A_TIME), in_flight=STARTED_AT_A_TIME)
         for sagas in counts:
             await plant.kill_service("inventory" if direction == "forward" else "shipping")
@@ -88,7 +89,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
             await _start(plant, book, before["started"], sagas)
             await _parked(plant, direction, before, sagas)
             await asyncio.sleep(SETTLE_S)
-            weighed.append(await _weigh(plant))
+            weighed.append(await _weigh(plant, before, empty_bytes))
             if sagas != counts[-1]:
                 await plant.start_service("inventory")
                 await _until(plant.client, "compensated", before["compensated"] + sagas)
@@ -135,15 +136,15 @@ async def _until(client: Client, kind: str, count: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _weigh(plant: Plant) -> Parked:
+async def _weigh(plant: Plant, before: Mapping[str, int], empty_bytes: int) -> Parked:
     stats = await plant.client.stats()
     counters = Counters()
     counters.observe(stats)
     return Parked(
         sagas=stats["running"],
         coordinator_bytes=resident_bytes(plant.fleet.pid("coordinator")),
-        broker_bytes=resident_bytes(plant.fleet.pid("broker")),
-        log_bytes=folder_bytes(plant.fleet.folder / "broker"),
+        broker_bytes=resident_bytes(plant.fleet.pid("broker")) - empty_bytes,
+        log_bytes=stats["log_bytes"] - before["log_bytes"],
         spills=counters.coordinator.spills,
     )
 
@@ -151,7 +152,7 @@ async def _weigh(plant: Plant) -> Parked:
 def _table(rows: Mapping[Direction, Sequence[Parked]], durability: Durability, slots: int) -> Table:
     title = f"memory with sagas parked, {slots:,} slots, durability {durability}"
     table = Table(title=title, title_justify="left")
-    for column in ("parked", "sagas", "coordinator MiB", "broker MiB", "log MiB", "spills"):
+    for column in ("parked", "sagas", "coordinator MiB", "broker grew MiB", "log MiB", "spills"):
         table.add_column(column, justify="left" if column == "parked" else "right")
     for direction, weighed in rows.items():
         for parked in weighed:

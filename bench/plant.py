@@ -12,12 +12,17 @@ from typing import Literal
 
 from sagacore import Client
 from sagacore.demo.fleet import Fleet
-from sagacore.demo.plant import SERVICES, local_endpoint, ready, start_broker, start_coordinators
+from sagacore.demo.plant import SERVICES, local_endpoint, ready, start_broker, start_coordinators, start_service
 from sagacore.demo.shop.contracts import PARCEL_QUANTITY_MAX, Order
 from sagacore.demo.shop.customers import incoming_orders
+from sagacore.demo.shop.tables import open_shop
 
 Durability = Literal["sync", "os", "memory"]
 Visibility = Literal["strict", "relaxed"]
+Effects = Literal["memory", "sqlite"]
+"""Where services keep their fences and what they do; SQLite syncs every commit."""
+PLENTY = 1 << 40
+"""Of what is on the shelves and in the accounts: nothing runs out."""
 PATIENCE_S = 60.0
 NOTICED_S = 10.0
 READY_S = 60.0
@@ -93,11 +98,20 @@ async def running(
     slots: int = SLOTS,
     modules: Mapping[str, str] = MappingProxyType({}),
     log: Path | None = None,
+    effects: Effects = "memory",
 ) -> AsyncIterator[Plant]:
-    """The same with the four services. `modules` names what implements one where it is not the shop in memory."""
+    """The same with the four services, and with their fences and effects in memory or in SQLite.
+
+    `modules` names what implements a service where it is not the shop in memory.
+    """
     async with without_services(durability=durability, visibility=visibility, slots=slots, log=log) as plant:
+        if effects == "sqlite":
+            open_shop(plant.fleet.folder, pieces_per_sku=PLENTY, cents_per_customer=PLENTY)
         for service in SERVICES:
-            start_in_memory(plant.fleet, plant.endpoint, service, modules.get(service, SHOP))
+            if effects == "sqlite":
+                start_service(plant.fleet, plant.endpoint, service, effects=effects)
+            else:
+                start_in_memory(plant.fleet, plant.endpoint, service, modules.get(service, SHOP))
         await ready(plant.client, plant.fleet)
         yield plant
 

@@ -33,6 +33,7 @@ async def throughput(
                 limit.append(median([bare for _, bare in pairs]))
             rollback = [await load.sagas(plant, in_flight, 1.0) for in_flight in IN_FLIGHT]
             shares = {share: await load.sagas(plant, best(success).in_flight, share) for share in SHARES}
+    stored = await _stored(load, durability, visibility)
     strict = await _strict(load, durability, (best(success).in_flight, best(rollback).in_flight))
 
     promises = f"durability {durability}, fences and effects in memory, visibility"
@@ -44,6 +45,9 @@ async def throughput(
     ]
     console.print(figures_table(f"{promises} {visibility}", relaxed_rows))
     console.print(figures_table(f"{promises} strict", strict.items()))
+    console.print(
+        figures_table(f"durability {durability}, fences and effects in SQLite, visibility {visibility}", stored)
+    )
     console.print(budget_table([("measured", best(success)), ("bare pipeline", best(limit))]))
     ratio = best(success).sagas_per_s / best(limit).sagas_per_s
     console.print(f"completed: {ratio:.2f} of the bare pipeline")
@@ -55,10 +59,17 @@ async def throughput(
         "rollback": best(rollback).as_json(),
         "bare": {**best(limit).as_json(), "ratio": round(ratio, 3)},
         "failures": {f"{share:.0%}": row.as_json() for share, row in shares.items()},
+        "everything_durable": {"fences": "sqlite", **best([row for _, row in stored]).as_json()},
         "strict": {name: row.as_json() for name, row in strict.items()},
         "budget_us_per_saga": BUDGET_US,
         "rows": [{"what": name, **row.as_json()} for name, row in relaxed_rows],
     }
+
+
+async def _stored(load: Load, durability: Durability, visibility: Visibility) -> list[tuple[str, Figures]]:
+    """With fences and effects that are stored and synced."""
+    async with running(durability=durability, visibility=visibility, effects="sqlite") as plant:
+        return [("completed", await load.sagas(plant, in_flight)) for in_flight in IN_FLIGHT]
 
 
 async def _strict(load: Load, durability: Durability, in_flight: tuple[int, int]) -> dict[str, Figures]:
