@@ -48,6 +48,7 @@ class Reader(Generic[Out]):
         self._saga = saga
         untyped = cast("Callable[[Mapping[int, bytes]], Out]", _untyped)
         self._decode: Callable[[Mapping[int, bytes]], Out] = untyped if saga is None else saga.decode_result
+        self._decode_all = None if saga is None else saga.decode_results
 
     def outcome(self, code: int, body: bytes) -> Completed[Out] | Compensated:
         """The outcome in a RESULT. Raises PayloadError or ProtocolError for a body that cannot be read."""
@@ -58,6 +59,15 @@ class Reader(Generic[Out]):
             return self._compensated(sections)
         except _MALFORMED as error:
             raise broken("the outcome of a saga cannot be read") from error
+
+    def completed(self, bodies: list[bytes]) -> list[Completed[Out]] | None:
+        """The outcomes of many sagas that completed; None where one by one must say what is wrong with which."""
+        if self._decode_all is None:
+            return None
+        try:
+            return list(map(Completed, self._decode_all(list(map(_sections, bodies)))))
+        except (SagacoreError, *_MALFORMED):
+            return None
 
     def step(self, index: int) -> str:
         """The name of a step, or its number where the saga is not known here."""

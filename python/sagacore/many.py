@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from sagacore.answers import Event, Reader
-from sagacore.codes import Kind, StatusCode
+from sagacore.codes import Kind, OutcomeCode, StatusCode
 from sagacore.errors import SagacoreError, UsageError
 from sagacore.identity import key_bytes
 from sagacore.outcomes import Ended
@@ -31,6 +31,11 @@ OnError: TypeAlias = Callable[[str, SagacoreError], object]
 CHUNK: Final = 256
 """Sagas that are started, or handed out, in one go: between two of these everybody else has a turn."""
 _RESULT: Final = int(Kind.RESULT)
+_COMPLETED: Final = int(OutcomeCode.COMPLETED)
+
+
+_Entry: TypeAlias = tuple[str, float, In]
+"""A saga that runs: its key, when it was started, and its input."""
 
 
 class Many(Generic[In, Out]):
@@ -48,16 +53,16 @@ class Many(Generic[In, Out]):
         if in_flight < 1:
             raise UsageError("SAGA-E111", f"in_flight is {in_flight}", "let at least one saga run at a time")
         self._session = session
-        self._encode = saga.encode_input
-        self._read = Reader(saga).outcome
+        self._saga = saga
+        self._reader = Reader(saga)
         self._plan = session.core.define(saga.definition)
         self._in_flight = in_flight
         self._key_of = key or _RandomKeys()
         self._on_error = on_error
         self._first = session.stream(self._hear)
         self._next = self._first
-        self._running: dict[int, tuple[str, float, In]] = {}
-        self._refused: list[tuple[str, float, In]] = []
+        self._running: dict[int, _Entry[In]] = {}
+        self._refused: list[_Entry[In]] = []
         """Those that the broker was too full for. They are started again after a pause."""
         self._pause_s = PAUSE_FIRST_S
         self._full_since_s: float | None = None
@@ -90,6 +95,7 @@ class Many(Generic[In, Out]):
             if ready and self.room:
                 await asyncio.sleep(0)  # what was started is sent, and what came is read
             else:
+                self._session.flush()
                 await self._news()
         while self._failed:
             name, error = self._failed.popleft()
@@ -120,23 +126,34 @@ class Many(Generic[In, Out]):
         await self._waiting
 
     def _start(self, inputs: Iterable[In]) -> None:
-        encode, key_of, started_s = self._encode, self._key_of, self._session.now_s()
+        values = list(inputs)
+        started_s = self._session.now_s()
+        entries = [(name, started_s, value) for name, value in zip(map(self._key_of, values), values, strict=True)]
+        try:
+            keys = [key_bytes(name) for name, _, _ in entries]
+            data = self._saga.encode_inputs(values)
+        except SagacoreError:
+            keys, data, entries = self._sorted_out(entries)
+        self._send(keys, data, entries)
+
+    def _sorted_out(self, entries: list[_Entry[In]]) -> tuple[list[bytes], list[bytes], list[_Entry[In]]]:
+        """Keys and data of those that can be started; the others have failed."""
         keys: list[bytes] = []
         data: list[bytes] = []
-        entries: list[tuple[str, float, In]] = []
-        for value in inputs:
-            name = key_of(value)
+        good: list[_Entry[In]] = []
+        for entry in entries:
+            name, _, value = entry
             try:
-                key = key_bytes(name)
-                data.append(encode(value))
+                key, encoded = key_bytes(name), self._saga.encode_input(value)
             except SagacoreError as error:
                 self._failed.append((name, error))
                 continue
             keys.append(key)
-            entries.append((name, started_s, value))
-        self._send(keys, data, entries)
+            data.append(encoded)
+            good.append(entry)
+        return keys, data, good
 
-    def _send(self, keys: list[bytes], data: list[bytes], entries: list[tuple[str, float, In]]) -> None:
+    def _send(self, keys: list[bytes], data: list[bytes], entries: list[_Entry[In]]) -> None:
         if keys:
             first, self._next = self._next, self._next + len(keys)
             self._running.update(zip(range(first, self._next), entries, strict=True))
@@ -146,26 +163,51 @@ class Many(Generic[In, Out]):
     def _start_again(self) -> None:
         self._again = None
         entries, self._refused = self._refused, []
-        self._send([key_bytes(name) for name, _, _ in entries], [self._encode(value) for *_, value in entries], entries)
+        self._send(
+            [key_bytes(name) for name, _, _ in entries],
+            [self._saga.encode_input(value) for *_, value in entries],
+            entries,
+        )
         self.wake()
 
-    def _hear(self, event: Event) -> None:
-        correlation, kind, code, _, _, body = event
-        if kind != _RESULT:
-            self._hear_other(event)
+    def _hear(self, events: list[Event]) -> None:
+        completed: list[tuple[_Entry[In], Event]] = []
+        for event in events:
+            if event[1] != _RESULT:
+                self._hear_other(event)
+            elif (entry := self._running.pop(event[0], None)) is not None:
+                if event[2] == _COMPLETED:
+                    completed.append((entry, event))
+                else:
+                    self._hear_outcome(entry, event)
+        if completed:
+            self._hear_completed(completed)
+        self.wake()
+
+    def _hear_completed(self, ended: list[tuple[_Entry[In], Event]]) -> None:
+        outcomes = self._reader.completed([event[5] for _, event in ended])
+        if outcomes is None:
+            for entry, event in ended:
+                self._hear_outcome(entry, event)
             return
-        entry = self._running.pop(correlation, None)
-        if entry is None:
-            return
+        heard_s = self._session.heard_s
+        self._full_since_s = None
+        self._ended.extend(
+            [
+                Ended(name, outcome, (heard_s - started_s) * 1000.0)
+                for ((name, started_s, _), _), outcome in zip(ended, outcomes, strict=True)
+            ]
+        )
+
+    def _hear_outcome(self, entry: _Entry[In], event: Event) -> None:
         name, started_s, _ = entry
         try:
-            outcome = self._read(code, body)
+            outcome = self._reader.outcome(event[2], event[5])
         except SagacoreError as error:
             self._failed.append((name, error))
         else:
             self._full_since_s = None
             self._ended.append(Ended(name, outcome, (self._session.heard_s - started_s) * 1000.0))
-        self.wake()
 
     def _hear_other(self, event: Event) -> None:
         correlation, kind, code, _, _, _ = event

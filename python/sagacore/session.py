@@ -15,6 +15,7 @@ from sagacore.errors import BrokerUnavailable, SagacoreError, UsageError
 from sagacore.transport import Link
 
 Hear: TypeAlias = Callable[[Event], None]
+HearAll: TypeAlias = Callable[[list[Event]], None]
 
 CREDIT: Final = 65_536
 OUTBOX_BYTES: Final = 4 << 20
@@ -36,7 +37,7 @@ class Session:
         self._link: Final = Link(endpoint, self.core, self._deliver)
         self._loop: Final = asyncio.get_running_loop()
         self._calls: dict[int, Hear] = {}
-        self._streams: dict[int, Hear] = {}
+        self._streams: dict[int, HearAll] = {}
         self._last_call = 0
         self._last_stream = 0
         self._waiters: dict[asyncio.Future[Any], float] = {}
@@ -86,8 +87,8 @@ class Session:
         if self._calls.pop(correlation, None) is not None:
             self.core.forget(correlation)
 
-    def stream(self, hear: Hear) -> int:
-        """The first correlation of a new stream; what the broker tells of it and those after it goes to `hear`."""
+    def stream(self, hear: HearAll) -> int:
+        """The first correlation of a new stream; what a frame tells of it and those after it goes to `hear` at once."""
         self._last_stream += 1
         self._streams[self._last_stream] = hear
         return self._last_stream << STREAM_BITS
@@ -99,6 +100,11 @@ class Session:
             self.core.forget(correlation)
 
     # Sending
+
+    def flush(self) -> None:
+        """Send at once what was to be sent soon."""
+        if self._flushing and self._is_open:
+            self._link.flush()
 
     def flush_soon(self) -> None:
         """Send what the core has, together with all else that is started in this turn of the loop."""
@@ -126,15 +132,18 @@ class Session:
 
     def _deliver(self, frame: bytes, now_ms: int) -> None:
         self.heard_s = perf_counter()
-        calls, streams = self._calls, self._streams
+        of_streams: dict[int, list[Event]] = {}
         for event in self.core.receive(frame, now_ms):
             correlation = event[0]
-            stream = correlation >> STREAM_BITS
-            hear = streams.get(stream) if stream else calls.get(correlation)
-            if hear is not None:
-                hear(event)
+            if correlation >> STREAM_BITS:
+                of_streams.setdefault(correlation >> STREAM_BITS, []).append(event)
+            elif correlation in self._calls:
+                self._calls[correlation](event)
             elif correlation == 0 and event[1] == Kind.REFUSED:
                 self._refused_plans[event[4]] = text_of(event)
+        for stream, events in of_streams.items():
+            if stream in self._streams:
+                self._streams[stream](events)
         if self._outside and not self.core.is_full:
             outside, self._outside = self._outside, []
             for future in outside:

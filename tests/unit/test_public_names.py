@@ -49,7 +49,10 @@ MEMBERS: list[tuple[object, str]] = [
         """action compensable compensation declared_compensation implement implementation input input_codec name
         need_codecs needs output output_codec result_bytes service title undo""",
     ),
-    (Saga("s", int), "deadline decode_result definition describe encode_input input name plan step steps then"),
+    (
+        Saga("s", int),
+        "deadline decode_result decode_results definition describe encode_input encode_inputs input name plan step steps then",
+    ),
     (Context(bytes(16), "t", ""), "attempt db deadline_ms idempotency_key saga_id step tries"),
     (Retry(), "delay_ms first_ms last_ms tries"),
 ]
