@@ -10,6 +10,9 @@ use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MS, PATIENCE_MS, SUBSCRIBE_AGAIN_
 use crate::mutation::{Mutation, is_broken};
 use crate::wire::{BodyWriter, Header, Kind, Message, Refusal, Role, Section, TransactionWriter};
 
+/// Credit is told once such a part of it can be given back, and at each tick: not with every frame.
+const CREDIT_PARTS: u64 = 8;
+
 /// Who a peer is and what it asks for.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
@@ -142,6 +145,10 @@ impl Peer {
                 self.state = State::Closed;
                 Link::Reconnect
             }
+            State::Ready if self.granted != self.announced => {
+                self.announce();
+                Link::Up
+            }
             State::Ready if now_ms.saturating_sub(self.said_ms) >= HEARTBEAT_MS / 2 => {
                 self.tell(Header::new(Kind::Ping), |_| {});
                 Link::Up
@@ -159,11 +166,8 @@ impl Peer {
                 self.subscription()
             }),
             State::Ready => {
-                if self.granted != self.announced {
-                    self.announced = self.granted;
-                    let mut credit = Header::new(Kind::Credit);
-                    credit.amount = self.granted.into();
-                    self.tell(credit, |_| {});
+                if self.granted - self.announced >= self.options.credit.div_ceil(CREDIT_PARTS) {
+                    self.announce();
                 }
                 let mut frame = std::mem::take(&mut self.control);
                 self.outbox.take_unsent(&mut frame);
@@ -208,6 +212,15 @@ impl Peer {
 
     pub fn options(&self) -> &PeerOptions {
         &self.options
+    }
+
+    fn announce(&mut self) {
+        if self.granted != self.announced {
+            self.announced = self.granted;
+            let mut credit = Header::new(Kind::Credit);
+            credit.amount = self.granted.into();
+            self.tell(credit, |_| {});
+        }
     }
 
     fn subscribe(&mut self, now_ms: u64) {
@@ -429,6 +442,20 @@ mod tests {
         assert_eq!(said(&peer.frame(HEARTBEAT_MS).unwrap()), [(0, Kind::Ping)]);
         assert_eq!(peer.tick(PATIENCE_MS + 1), Link::Reconnect);
         assert_eq!(peer.frame(PATIENCE_MS + 1), None);
+    }
+
+    #[test]
+    fn a_little_credit_waits_for_more_or_for_a_tick() {
+        let mut peer = peer();
+        peer.connect(0);
+        hear(&mut peer, Kind::Subscribe, 1, 0, 0);
+        peer.grant(1);
+        assert_eq!(peer.frame(0), None, "an eighth of ten is two");
+        peer.grant(1);
+        assert_eq!(said(&peer.frame(0).unwrap()), [(0, Kind::Credit)]);
+        peer.grant(1);
+        assert_eq!(peer.tick(1), Link::Up);
+        assert_eq!(said(&peer.frame(1).unwrap()), [(0, Kind::Credit)]);
     }
 
     #[test]

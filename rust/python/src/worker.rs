@@ -13,6 +13,9 @@ use zerocopy::IntoBytes;
 
 create_exception!(sagacore._core, WorkerMisuse, PyValueError, "A call that a worker refuses: `name: what is wrong`.");
 
+/// A frame takes long enough to let other threads of the interpreter run from this on.
+const DETACHED_BYTES: usize = 64 * 1024;
+
 /// Log, boot, record, by class a sequence, and the exceptions.
 type Told = (u64, u64, u64, Vec<u64>, Vec<u64>);
 
@@ -88,10 +91,12 @@ impl Worker {
     }
 
     fn receive<'py>(&self, py: Python<'py>, frame: &[u8], now_ms: u64) -> PyResult<Bound<'py, PyList>> {
-        py.detach(|| {
+        let receive = || {
             let inner = &mut *self.lock();
             inner.core.receive(frame, now_ms, &mut inner.ready);
-        });
+        };
+        // Whoever lets go of the interpreter may wait for it: the thread of a fence holds it for milliseconds.
+        if frame.len() < DETACHED_BYTES { receive() } else { py.detach(receive) }
         self.lock().take_batches(py)
     }
 
