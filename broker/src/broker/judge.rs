@@ -106,7 +106,8 @@ impl Broker {
         self.note_applied(time_ms);
         if !message.header.has(Flags::QUIET) {
             let correlation = message.header.amount.get();
-            self.effects.push_back((self.next_lsn, Effect::Started { session, correlation, sequence }));
+            let started = Effect::Started { session, correlation, id: header.saga };
+            self.effects.push_back((self.next_lsn, started));
         }
     }
 

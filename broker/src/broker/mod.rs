@@ -19,7 +19,9 @@ use std::collections::VecDeque;
 
 use sagacore_core::limits::{HEARTBEAT_MS, OWED_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::wire::{CauseCode, Header, Kind, Refusal, Section, Transaction, TransactionWriter, Transactions};
+use sagacore_core::wire::{
+    CauseCode, Header, Kind, Refusal, SagaId, Section, Transaction, TransactionWriter, Transactions,
+};
 
 use crate::delivery::{Fifo, Queues, answer};
 use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, encode_cause};
@@ -61,7 +63,7 @@ enum Effect {
     Started {
         session: SessionRef,
         correlation: u64,
-        sequence: u64,
+        id: SagaId,
     },
     /// An answer that tells what was so when it was asked for.
     Answer {
@@ -536,7 +538,7 @@ impl Broker {
                     self.tell_result(session, correlation, sequence);
                 }
             }
-            Effect::Started { session, correlation, sequence } => self.tell_started(session, correlation, sequence),
+            Effect::Started { session, correlation, id } => self.tell_started(session, correlation, id),
             Effect::Answer { session, answer } => {
                 let (header, data) = *answer;
                 self.queues.sessions.send(session, header, |body| {

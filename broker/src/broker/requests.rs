@@ -3,7 +3,7 @@
 use sagacore_core::limits::{ATTACHED_MAX, MESSAGE_BYTES_MAX, REASON_BYTES_MAX, SECTION_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
-    CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, Section, Sections, StatusCode,
+    CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, SagaId, Section, Sections, StatusCode,
 };
 
 use super::{Broker, Effect, Refused};
@@ -111,12 +111,11 @@ impl Broker {
         self.answer_durably(session, header, names);
     }
 
-    /// A saga has begun, durably. What has become of it since may not be durable yet.
-    pub(super) fn tell_started(&mut self, session: SessionRef, correlation: u64, sequence: u64) {
-        let running = self.state.saga_by_sequence(sequence).map(|saga| self.state.sagas[saga].id);
-        let id = running.or_else(|| self.state.outcomes.get(sequence).map(|outcome| outcome.id));
+    /// A saga has begun, durably. What has become of it since may not be durable yet, or be forgotten again: a saga that
+    /// is cancelled in the record that begins it ends there.
+    pub(super) fn tell_started(&mut self, session: SessionRef, correlation: u64, id: SagaId) {
         let mut header = answer(Kind::Status, correlation, StatusCode::Running.code());
-        header.saga = id.unwrap_or_default();
+        header.saga = id;
         self.queues.sessions.send(session, header, |body| {
             body.section(Section::DATA, NO_NAMES);
         });

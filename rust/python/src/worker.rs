@@ -96,7 +96,11 @@ impl Worker {
             inner.core.receive(frame, now_ms, &mut inner.ready);
         };
         // Whoever lets go of the interpreter may wait for it: the thread of a fence holds it for milliseconds.
-        if frame.len() < DETACHED_BYTES { receive() } else { py.detach(receive) }
+        if frame.len() < DETACHED_BYTES {
+            receive()
+        } else {
+            py.detach(receive)
+        }
         self.lock().take_batches(py)
     }
 

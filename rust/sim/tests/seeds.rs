@@ -87,3 +87,9 @@ fn a_broker_that_starts_again_and_again_keeps_the_room_of_what_has_begun() {
         assert_holds(options);
     }
 }
+
+#[test]
+fn a_saga_that_begins_and_ends_in_one_record_is_told_by_its_name() {
+    // Cancelled at once, and forgotten before its START was told.
+    assert_holds(Options::of(381));
+}
