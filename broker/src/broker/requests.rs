@@ -111,8 +111,8 @@ impl Broker {
         self.answer_durably(session, header, names);
     }
 
-    /// A saga has begun, durably. What has become of it since may not be durable yet, or be forgotten again: a saga that
-    /// is cancelled in the record that begins it ends there.
+    /// A saga has begun, durably. What has become of it since may not be durable yet, or forgotten again: one that is
+    /// cancelled in the record that begins it ends there.
     pub(super) fn tell_started(&mut self, session: SessionRef, correlation: u64, id: SagaId) {
         let mut header = answer(Kind::Status, correlation, StatusCode::Running.code());
         header.saga = id;
