@@ -153,7 +153,7 @@ class Threaded:
 
     async def do(self, *calls: Call) -> list[Call]:
         for call in calls:
-            self.fence.submit(call)
+            self.fence.submit([call])
         return [await asyncio.wait_for(self.answers.get(), 10) for _ in calls]
 
     def close(self) -> None:

@@ -31,8 +31,8 @@ class Fence(Protocol):
         Raises FenceError: SAGA-E404, SAGA-E405.
         """
 
-    def submit(self, call: Call) -> None:
-        """Do for a call what its `stage` says, and give it back.
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Do for each call what its `stage` says, and give it back.
 
         WHOLE and OUTCOME set `ended`. INTENT sets it where nothing is to be called; else the call may begin, with
         `was_tried` and the result for a compensation filled in.

@@ -26,12 +26,13 @@ class MemoryFence:
         del service
         self._answered = answered
 
-    def submit(self, call: Call) -> None:
-        """Let a call begin, or take its end as it is."""
-        if call.stage is Stage.OUTCOME:
-            call.ended = call.proposed
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Let calls begin, or take their ends as they are."""
+        for call in calls:
+            if call.stage is Stage.OUTCOME:
+                call.ended = call.proposed
         if self._answered is not None:
-            self._answered([call])
+            self._answered(calls)
 
     def learn(self, told: Watermark) -> None:
         """Nothing: the core forgets rows by itself."""

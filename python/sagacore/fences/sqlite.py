@@ -76,7 +76,7 @@ class SqliteFence:
         self.path: Final = path
         self.failure: BaseException | None = None
         self._clock = clock
-        self._asked: queue.SimpleQueue[Call | Watermark | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Sequence[Call] | Watermark | None] = queue.SimpleQueue()
         self._waiting: collections.deque[Call] = collections.deque()
         self._told: Watermark | None = None
         """To be stored, or stored, and rows that it has passed may be left."""
@@ -108,9 +108,9 @@ class SqliteFence:
         self._thread = threading.Thread(target=self._run, args=(answer,), name="sagacore-fence", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Call) -> None:
-        """Ask for what the call's `stage` says."""
-        self._asked.put(call)
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Ask for what each call's `stage` says."""
+        self._asked.put(calls)
 
     def learn(self, told: Watermark) -> None:
         """Store a watermark, and forget rows that it has passed."""
@@ -205,11 +205,11 @@ class SqliteFence:
             while len(self._waiting) < BATCH_MAX:
                 self._put(self._asked.get_nowait())
 
-    def _put(self, asked: Call | Watermark | None) -> None:
-        if isinstance(asked, Call):
-            self._waiting.append(asked)
-        elif asked is not None:
+    def _put(self, asked: Sequence[Call] | Watermark | None) -> None:
+        if isinstance(asked, Watermark):
             self._told = asked
+        elif asked is not None:
+            self._waiting.extend(asked)
 
     def _work(self) -> list[Call]:
         """Do a batch until it is committed, and give its calls."""

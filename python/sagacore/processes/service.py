@@ -288,8 +288,7 @@ class ServiceProcess:
             self._call_now(handler, part)
             handler.measure(time.perf_counter() - before_s, len(part.tickets))
         else:
-            for work in self._core.works(batch.take(len(batch.tickets)).tickets):
-                self._begin(handler, work)
+            self._begin(handler, self._core.works(batch.take(len(batch.tickets)).tickets))
 
     def _call_now(self, handler: Handler, batch: Batch) -> None:
         """Call a quick function for all of a batch."""
@@ -326,10 +325,11 @@ class ServiceProcess:
         assert call.proposed is not None
         return call.proposed
 
-    def _begin(self, handler: Handler, work: Work) -> None:
-        self._calls += 1
+    def _begin(self, handler: Handler, works: list[Work]) -> None:
+        self._calls += len(works)
         is_whole = not self._fence.in_memory and not handler.is_external
-        self._fence.submit(Call(handler, work, Stage.WHOLE if is_whole else Stage.INTENT))
+        stage = Stage.WHOLE if is_whole else Stage.INTENT
+        self._fence.submit([Call(handler, work, stage) for work in works])
 
     def _fenced(self, calls: Sequence[Call]) -> None:
         """The fence has done what it was asked for."""
@@ -359,7 +359,7 @@ class ServiceProcess:
                 self._calls -= 1
                 raise
             note_failure(call, RuntimeError("the handler cancelled itself"))
-        self._fence.submit(call)
+        self._fence.submit([call])
 
     def _threaded(self, call: Call, future: asyncio.Future[float]) -> None:
         if future.cancelled():
@@ -370,7 +370,7 @@ class ServiceProcess:
             note_failure(call, RuntimeError(f"the handler raised {type(error).__name__}"))
         else:
             call.handler.measure(future.result())
-        self._fence.submit(call)
+        self._fence.submit([call])
 
     def _end(self, call: Call) -> None:
         self._report(call)
