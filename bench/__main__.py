@@ -17,6 +17,7 @@ from .latency import latency
 from .limit import limit
 from .memory import memory
 from .parked import parked
+from .peers.report import peers
 from .plant import SLOTS, Durability, Visibility
 from .recovery import recovery
 from .report import QUICK, report
@@ -243,6 +244,30 @@ def run_gate(*, json: bool = False) -> None:
         Print what was measured as one JSON object on the last line.
     """
     if _run(gate(Console(width=WIDTH)), as_json=json)["problems"]:
+        sys.exit(1)
+
+
+@app.command(name="peers")
+def run_peers(
+    *, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 100_000, json: bool = False
+) -> None:
+    """The same saga on other engines, beside sagacore in the same run; `bench/peers/install` brings them.
+
+    The exit status is 1 if a peer is missing.
+
+    Parameters
+    ----------
+    only
+        Peers to measure: rabbitmq, restate, dbos, temporal. All of them if none is named.
+    seconds
+        Seconds for each row of a peer.
+    sagas
+        Sagas for each row of sagacore.
+    json
+        Print the rows as one JSON object on the last line.
+    """
+    figures = _run(peers(Console(), only=only, seconds=seconds, sagas=sagas), as_json=json)
+    if any("missing" in row for row in figures["peers"]):
         sys.exit(1)
 
 
