@@ -137,6 +137,7 @@ lock: $(BIN)/python ## Refresh the locked versions: Python's with hashes (requir
 	$(LOCK) pyproject.toml --group dev --constraints requirements/run.txt --output-file requirements/dev.txt
 	$(LOCK) --group plots --constraints requirements/dev.txt --output-file requirements/plots.txt
 	$(LOCK) --group lock --output-file requirements/lock.txt
+	$(LOCK) bench/peers/requirements.in --output-file bench/peers/requirements.txt
 	cargo update
 
 # No header, index or link is written: the files hold names, versions and hashes, and any package index serves them.

@@ -248,9 +248,7 @@ def run_gate(*, json: bool = False) -> None:
 
 
 @app.command(name="peers")
-def run_peers(
-    *, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 100_000, json: bool = False
-) -> None:
+def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 100_000, json: bool = False) -> None:
     """The same saga on other engines, beside sagacore in the same run; `bench/peers/install` brings them.
 
     The exit status is 1 if a peer is missing.

@@ -47,16 +47,19 @@ async def _undo(step: str, order: Order) -> None:
         ledgers[step].undo(order)
 
 
-def _step(name: str, work: Callable[[Order], Awaitable[object]]) -> Callable[[Order], Awaitable[int]]:
-    async def step(order: Order) -> object:
-        return await work(order)
+def _steps(step: str) -> tuple[Callable[[Order], Awaitable[int]], Callable[[Order], Awaitable[None]]]:
+    @DBOS.step(name=step)
+    async def do(order: Order) -> int:
+        return await _do(step, order)
 
-    step.__qualname__ = name
-    return DBOS.step(name=name)(step)  # type: ignore[return-value]
+    @DBOS.step(name=f"undo {step}")
+    async def undo(order: Order) -> None:
+        await _undo(step, order)
+
+    return do, undo
 
 
-do = {step: _step(step, lambda order, step=step: _do(step, order)) for step in STEPS}
-undo = {step: _step(f"undo {step}", lambda order, step=step: _undo(step, order)) for step in STEPS}
+steps = {step: _steps(step) for step in STEPS}
 
 
 @DBOS.workflow()
@@ -66,12 +69,12 @@ async def place_order(order: Order) -> Outcome:
     try:
         number = 0
         for step in STEPS:
-            number = await do[step](order)
+            number = await steps[step][0](order)
             done.append(step)
         return Outcome(parcel=number, undone=[])
     except Rejected:
         for step in reversed(done):
-            await undo[step](order)
+            await steps[step][1](order)
         return Outcome(parcel=0, undone=done)
 
 

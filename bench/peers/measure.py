@@ -17,7 +17,7 @@ from .cpu import used_s
 from .installed import python
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 """What a slow machine may take for one level, or one start, beyond what it should."""
 
 Durability = Literal["sync", "memory"]
@@ -53,7 +53,9 @@ class Level:
     cpu_us_per_saga: dict[str, float]
 
 
-def start_module(fleet: Fleet, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+def start_module(
+    fleet: Fleet, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> None:
     """Start a process of a peer: a module of this package, in the peers' own environment."""
     fleet.start_program(name, (python(), "-m", module, *arguments), {**environment, "PYTHONPATH": str(ROOT)})
 
@@ -67,7 +69,7 @@ def run_module(fleet: Fleet, module: str, arguments: Sequence[str], environment:
         check=False,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=2 * PATIENCE_S,
     )
     if done.returncode != 0:
         raise RuntimeError(f"{module} {' '.join(arguments)} ended with status {done.returncode}\n{done.stderr[-2000:]}")
@@ -78,11 +80,12 @@ def measure(setting: Setting, *, seconds: float) -> Iterator[Level]:
 
     Raises `NotInstalled`; and `RuntimeError` if the peer fails, or a saga ends otherwise than it should.
     """
-    with tempfile.TemporaryDirectory(prefix="sagacore-peer-", ignore_cleanup_errors=True) as folder:
-        # The fleet's own folder is one below, so that a server under another user can be let into it.
-        with Fleet(Path(folder, "fleet")) as fleet:
-            environment = setting.start(fleet, setting.durability)
-            yield from _drive(setting, fleet, environment, seconds)
+    with (
+        tempfile.TemporaryDirectory(prefix="sagacore-peer-", ignore_cleanup_errors=True) as folder,
+        Fleet(Path(folder, "fleet")) as fleet,
+    ):
+        environment = setting.start(fleet, setting.durability)
+        yield from _drive(setting, fleet, environment, seconds)
 
 
 def _drive(setting: Setting, fleet: Fleet, environment: Mapping[str, str], seconds: float) -> Iterator[Level]:

@@ -31,7 +31,6 @@ CHAIN = list(STEPS)
 
 
 Batch = list[aiormq.abc.DeliveredMessage]
-QUEUES = {"classic": {}, "lazy": {"x-queue-version": 2}, "quorum": {"x-queue-type": "quorum"}}[os.environ.get("PEER_QUEUES", "classic")]
 
 
 class Start(msgspec.Struct, tag=True):
@@ -94,14 +93,14 @@ class Mail:
 
     async def declare(self, queue: str) -> None:
         """Make a queue unless it is there."""
-        await self._channel.queue_declare(queue, durable=DURABLE, arguments=QUEUES)
+        await self._channel.queue_declare(queue, durable=DURABLE)
 
     async def own_queue(self) -> str:
         """Make a queue that goes with this connection, and listen to it."""
         declared = await self._channel.queue_declare("", exclusive=True)
-        assert declared.queue
-        await self.listen(declared.queue)
-        return declared.queue
+        queue = str(declared.queue)
+        await self.listen(queue)
+        return queue
 
     async def listen(self, queue: str) -> None:
         """Gather what comes to a queue."""
@@ -178,7 +177,8 @@ create table if not exists outbox (id bigint primary key, queue text not null, b
 """
 BATCH = """
 with started as (
-    insert into sagas select id, state, false from unnest($1::text[], $2::text[]) as new (id, state) on conflict do nothing
+    insert into sagas select id, state, false from unnest($1::text[], $2::text[]) as new (id, state)
+    on conflict do nothing
 ), moved as (
     update sagas set state = now.state, ended = now.ended
     from unnest($3::text[], $4::text[], $5::bool[]) as now (id, state, ended) where sagas.id = now.id
@@ -339,7 +339,8 @@ async def measure(arguments: list[str]) -> None:
     async def place(order: Order) -> Outcome:
         answer = waiting[order["order_id"]] = asyncio.get_running_loop().create_future()
         await mail.publish(INBOX, Start(order, answers))
-        return await answer
+        outcome: Outcome = await answer
+        return outcome
 
     listening = asyncio.create_task(listen())
     await drive(place, arguments)

@@ -19,7 +19,6 @@ from sagacore.demo.fleet import Fleet
 from .installed import NotInstalled, install_folder
 
 START_S = 60.0
-HISTORY_SHARDS = int(os.environ.get("SHARDS", "16"))
 LOOPBACK = "127.0.0.1"
 
 
@@ -123,9 +122,12 @@ def start_rabbitmq(fleet: Fleet) -> str:
     home, port, names_port = fleet.folder / "rabbitmq", free_port(), free_port()
     home.mkdir()
     erlang = root / "erlang"
-    (home / "rabbitmq.conf").write_text(
-        f"listeners.tcp.1 = {LOOPBACK}:{port}\nvm_memory_high_watermark.absolute = 4GB\ndisk_free_limit.absolute = 64MB\n"
+    settings = (
+        f"listeners.tcp.1 = {LOOPBACK}:{port}",
+        "vm_memory_high_watermark.absolute = 4GB",
+        "disk_free_limit.absolute = 64MB",
     )
+    (home / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
     environment = {
         "HOME": str(home),
         "PATH": f"{erlang / 'bin'}:{os.environ['PATH']}",
@@ -149,6 +151,7 @@ def start_rabbitmq(fleet: Fleet) -> str:
     }
     epmd = next(erlang.glob("erts-*/bin/epmd"))
     fleet.start_program("epmd", (str(epmd), "-port", str(names_port), "-address", LOOPBACK))
+    wait_until(lambda: listening(names_port), fleet, "Erlang's name server")
     fleet.start_program("rabbitmq", (str(program), "-noinput"), environment)
     wait_until(lambda: listening(port), fleet, "RabbitMQ")
     return f"amqp://guest:guest@{LOOPBACK}:{port}/"
@@ -193,14 +196,16 @@ disable-web-ui = true
 """)
     fleet.start_program("restate", (str(program), "--no-logo", "--config-file", str(config)))
     restate = Restate(f"http://{LOOPBACK}:{ingress}", f"http://{LOOPBACK}:{admin}")
-    wait_until(lambda: answers(f"{restate.admin}/health") and answers(f"{restate.ingress}/restate/health"), fleet, "Restate")
+    wait_until(
+        lambda: answers(f"{restate.admin}/health") and answers(f"{restate.ingress}/restate/health"), fleet, "Restate"
+    )
     return restate
 
 
 def answers(url: str) -> bool:
     """Whether an HTTP server says that it is well."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 (our own server)
             return bool(response.status == HTTPStatus.OK)
     except OSError:
         return False
@@ -209,101 +214,7 @@ def answers(url: str) -> bool:
 def register(restate: Restate, port: int) -> None:
     """Tell Restate of the services behind a port. Raises `OSError` if it does not take them."""
     body = json.dumps({"uri": f"http://{LOOPBACK}:{port}", "force": True}).encode()
-    request = urllib.request.Request(f"{restate.admin}/deployments", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30):
+    url, headers = f"{restate.admin}/deployments", {"content-type": "application/json"}
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 (our own server)
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
         pass
-
-
-def start_temporal(fleet: Fleet, database: str) -> str:
-    """Start Temporal's frontend, history and matching services in one process, over PostgreSQL.
-
-    Returns the address of the frontend. Raises `NotInstalled`.
-    """
-    programs = install_folder() / "temporal" / "bin"
-    if not (programs / "server").exists() or not (programs / "sql").exists():
-        raise NotInstalled("Temporal")
-    port = database.rpartition(":")[2].partition("/")[0]
-    for name, schema in (("temporal", "temporal"), ("visibility", "visibility")):
-        tool = (str(programs / "sql"), "--plugin", "postgres12", "--ep", LOOPBACK, "-p", port, "-u", "postgres")
-        for step in (
-            ("--db", name, "create"),
-            ("--db", name, "setup-schema", "-v", "0.0"),
-            ("--db", name, "update-schema", "--schema-name", f"postgresql/v12/{schema}"),
-        ):
-            subprocess.run((*tool, *step), check=True, capture_output=True, cwd="/")
-    config, dynamic = fleet.folder / "temporal.yaml", fleet.folder / "dynamic.yaml"
-    dynamic.write_text(json.dumps({name: [{"value": value}] for name, value in TEMPORAL_LIMITS.items()}))
-    frontend = free_port()
-    config.write_text(json.dumps(_temporal_config(port, frontend, dynamic)))  # JSON is YAML
-    services = ("--service", "frontend", "--service", "history", "--service", "matching")
-    fleet.start_program(
-        "temporal", (str(programs / "server"), "--config-file", str(config), "--allow-no-auth", "start", *services)
-    )
-    wait_until(lambda: listening(frontend), fleet, "Temporal")
-    return f"{LOOPBACK}:{frontend}"
-
-
-TEMPORAL_LIMITS = {
-    "frontend.namespaceRPS": 100_000,
-    "frontend.rps": 100_000,
-    "frontend.persistenceMaxQPS": 100_000,
-    "frontend.namespaceCount": 100_000,
-    "history.rps": 100_000,
-    "history.persistenceMaxQPS": 100_000,
-    "matching.rps": 100_000,
-    "matching.persistenceMaxQPS": 100_000,
-    "system.visibilityPersistenceMaxWriteQPS": 100_000,
-    # One partition: pollers and tasks of a queue always meet, and one host gains nothing from more.
-    "matching.numTaskqueueReadPartitions": 1,
-    "matching.numTaskqueueWritePartitions": 1,
-}
-"""Limits that would otherwise be met before the machine's."""
-
-
-def _temporal_config(database_port: str, frontend: int, dynamic: Path) -> dict[str, object]:
-    def store(name: str, connections: int) -> dict[str, object]:
-        return {
-            "sql": {
-                "pluginName": "postgres12",
-                "databaseName": name,
-                "connectAddr": f"{LOOPBACK}:{database_port}",
-                "connectProtocol": "tcp",
-                "user": "postgres",
-                "maxConns": connections,
-                "maxIdleConns": connections,
-            }
-        }
-
-    def rpc(port: int) -> dict[str, object]:
-        return {"rpc": {"grpcPort": port, "membershipPort": free_port(), "bindOnLocalHost": True}}
-
-    cluster = {
-        "enabled": True,
-        "initialFailoverVersion": 1,
-        "rpcName": "frontend",
-        "rpcAddress": f"{LOOPBACK}:{frontend}",
-    }
-    return {
-        "log": {"stdout": True, "level": "warn"},
-        "persistence": {
-            "defaultStore": "default",
-            "visibilityStore": "visibility",
-            "numHistoryShards": HISTORY_SHARDS,
-            "datastores": {"default": store("temporal", 40), "visibility": store("visibility", 10)},
-        },
-        "global": {"membership": {"maxJoinDuration": "30s", "broadcastAddress": LOOPBACK}},
-        "services": {
-            "frontend": rpc(frontend),
-            "history": rpc(free_port()),
-            "matching": rpc(free_port()),
-        },
-        "clusterMetadata": {
-            "enableGlobalNamespace": False,
-            "failoverVersionIncrement": 10,
-            "masterClusterName": "active",
-            "currentClusterName": "active",
-            "clusterInformation": {"active": cluster},
-        },
-        "dcRedirectionPolicy": {"policy": "noop"},
-        "dynamicConfigClient": {"filepath": str(dynamic), "pollInterval": "60s"},
-    }

@@ -1,12 +1,22 @@
 """What each peer's setting consists of: its servers, its workers and services, and the environment of its client."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sagacore.demo.fleet import Fleet
 from sagacore.demo.plant import SERVICES
 
 from .measure import Durability, run_module, start_module
-from .servers import free_port, listening, register, start_postgres, start_rabbitmq, start_restate, start_temporal, wait_until
+from .servers import (
+    free_port,
+    listening,
+    register,
+    start_postgres,
+    start_rabbitmq,
+    start_restate,
+    wait_until,
+)
+from .temporal_server import start_temporal
 
 DBOS = "bench.peers.dbos"
 APPLICATIONS = 2
@@ -32,30 +42,22 @@ def rabbitmq(fleet: Fleet, durability: Durability) -> Mapping[str, str]:
 def restate(fleet: Fleet, durability: Durability) -> Mapping[str, str]:
     """Restate, the saga's handler and the four services."""
     server = start_restate(fleet, synced=durability == "sync")
-    roles = {"checkout": ("checkout",), **{service: ("service", service) for service in SERVICES}}
-    for name, role in roles.items():
-        port = free_port()
-        start_module(fleet, name, RESTATE, (*role, str(port)), {})
-        wait_until(lambda port=port: listening(port), fleet, name)
-        register(server, port)
+    register(server, _listening(fleet, "checkout", RESTATE, ("checkout",)))
+    for service in SERVICES:
+        register(server, _listening(fleet, service, RESTATE, ("service", service)))
     return {"PEER_INGRESS": server.ingress}
 
 
 def restate_in_process(fleet: Fleet, durability: Durability) -> Mapping[str, str]:
     """Restate, and the saga's handler with the steps as its side effects."""
-    server, port = start_restate(fleet, synced=durability == "sync"), free_port()
-    start_module(fleet, "checkout", RESTATE, ("in-process", str(port)), {})
-    wait_until(lambda: listening(port), fleet, "checkout")
-    register(server, port)
+    server = start_restate(fleet, synced=durability == "sync")
+    register(server, _listening(fleet, "checkout", RESTATE, ("in-process",)))
     return {"PEER_INGRESS": server.ingress}
 
 
 def dbos(fleet: Fleet, durability: Durability) -> Mapping[str, str]:
     """PostgreSQL, the processes that run the workflows, and the four services."""
-    ports = [free_port() for _ in SERVICES]
-    for service, port in zip(SERVICES, ports, strict=True):
-        start_module(fleet, service, DBOS, ("service", service, str(port)), {})
-        wait_until(lambda port=port: listening(port), fleet, service)
+    ports = [_listening(fleet, service, DBOS, ("service", service)) for service in SERVICES]
     return _dbos(fleet, durability, {"PEER_SERVICES": " ".join(map(str, ports))})
 
 
@@ -66,14 +68,12 @@ def dbos_in_process(fleet: Fleet, durability: Durability) -> Mapping[str, str]:
 
 def _dbos(fleet: Fleet, durability: Durability, services: Mapping[str, str]) -> Mapping[str, str]:
     environment = {**services, "PEER_POSTGRES": start_postgres(fleet, synced=durability == "sync")}
-    places = []
-    for number in range(APPLICATIONS):
-        name, port = f"application-{number}", free_port()
-        start_module(fleet, name, DBOS, ("application", str(number), str(port)), environment)
-        # One after another: the first one makes the tables.
-        wait_until(lambda port=port: listening(port), fleet, name)
-        places.append(f"http://127.0.0.1:{port}/place")
-    return {"PEER_APPLICATIONS": " ".join(places)}
+    # One after another: the first one makes the tables.
+    ports = [
+        _listening(fleet, f"application-{number}", DBOS, ("application", str(number)), environment)
+        for number in range(APPLICATIONS)
+    ]
+    return {"PEER_APPLICATIONS": " ".join(f"http://127.0.0.1:{port}/place" for port in ports)}
 
 
 def temporal(fleet: Fleet, durability: Durability) -> Mapping[str, str]:
@@ -97,3 +97,13 @@ def _temporal(fleet: Fleet, durability: Durability) -> dict[str, str]:
     environment = {"PEER_TEMPORAL": address}
     run_module(fleet, TEMPORAL, ("namespace",), environment)
     return environment
+
+
+def _listening(
+    fleet: Fleet, name: str, module: str, role: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Start a module that serves a port, and return the port when it does."""
+    port = free_port()
+    start_module(fleet, name, module, (*role, str(port)), environment)
+    wait_until(lambda: listening(port), fleet, name)
+    return port

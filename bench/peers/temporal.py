@@ -158,7 +158,9 @@ async def main(role: str, *arguments: str) -> None:
         case "workflows", ():
             await work(WORKFLOWS, workflows=[OverServices])
         case "service", (name,):
-            await work(name, activities=[a for step, both in ACTIVITIES.items() if STEPS[step][0] == name for a in both])
+            await work(
+                name, activities=[a for step, both in ACTIVITIES.items() if STEPS[step][0] == name for a in both]
+            )
         case "in-process", ():
             await work(WORKFLOWS, workflows=[InProcess], activities=[a for both in ACTIVITIES.values() for a in both])
         case "drive", _:
