@@ -10,7 +10,6 @@ import cyclopts
 import uvloop
 from rich.console import Console
 
-from .durable import durable
 from .gate import gate
 from .growth import growth
 from .latency import latency
@@ -57,29 +56,6 @@ def run_throughput(
     """
     _run(
         throughput(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s, rounds=rounds),
-        as_json=json,
-    )
-
-
-@app.command(name="durable")
-def run_durable(
-    *, durability: Durability = "sync", visibility: Visibility = "relaxed", row_s: float = 4.0, json: bool = False
-) -> None:
-    """Sagas a second with fences and effects of all services in SQLite.
-
-    Parameters
-    ----------
-    durability
-        What the broker's confirmation promises.
-    visibility
-        Whether everything waits for the broker's log, or only what decides.
-    row_s
-        About how many seconds each row takes.
-    json
-        Print the rows as one JSON object on the last line.
-    """
-    _run(
-        durable(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s),
         as_json=json,
     )
 
