@@ -81,6 +81,8 @@ _RELEASE: Final = "release sagacore_rows"
 _INTENT: Final = 1
 _DONE: Final = 2
 _REJECTED: Final = 3
+_UNDOING: Final = 5
+_UNDONE: Final = 6
 
 
 class RowState(enum.IntEnum):
@@ -308,15 +310,15 @@ class Rows:
         """Note that the compensation has begun: the action is not called again."""
         self._cursor.execute(
             f"update sagacore_fence set state = ? where {_KEY} and state = ?",  # noqa: S608
-            (RowState.UNDOING, *key, RowState.INTENT),
+            (_UNDOING, *key, _INTENT),
         )
 
-    def undone(self, key: RowKey) -> None:
-        """Note that the compensation has succeeded."""
-        self._cursor.execute(
+    def undone(self, keys: Sequence[RowKey]) -> None:
+        """Note that these compensations have succeeded."""
+        self._cursor.executemany(
             "update sagacore_fence set state = ?, verdict = 0, answer = null "  # noqa: S608
             f"where {_KEY} and state in (?, ?)",
-            (RowState.UNDONE, *key, RowState.DONE, RowState.UNDOING),
+            [(_UNDONE, *key, _DONE, _UNDOING) for key in keys],
         )
 
 

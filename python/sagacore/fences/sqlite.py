@@ -86,7 +86,8 @@ class SqliteFence:
         self._in_handler = False
         self._denied = False
         self._settled: list[tuple[RowKey, Ended, None]] = []
-        """Actions that have taken effect, and whose rows do not say so yet."""
+        self._undone: list[RowKey] = []
+        """Actions that have taken effect, and compensations; their rows do not say so yet."""
         self._thread: threading.Thread | None = None
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
@@ -265,14 +266,22 @@ class SqliteFence:
         actions = [(key, self._busy_ms(call)) for call, key in asked if _is_to_act(call)]
         are_apart = len({key for _, key in asked}) == len(asked)
         are_new = len(actions) > 0 and are_apart and self._rows.intend_all(actions)
-        self._settled = []
+        self._settled, self._undone = [], []
         for call, key in asked:
             if are_new and _is_to_act(call):
                 self._first_try(call, key)
             else:
                 self._one(call, key)
+            if not are_apart:
+                self._store_ends()
+        self._store_ends()
+
+    def _store_ends(self) -> None:
         if self._settled:
             self._rows.settle_all(self._settled)
+        if self._undone:
+            self._rows.undone(self._undone)
+        self._settled, self._undone = [], []
 
     def _first_try(self, call: Call, key: RowKey) -> None:
         """Do an action whose row was just made."""
@@ -333,7 +342,8 @@ class SqliteFence:
         if row.state == RowState.INTENT and busy_ms > 0:
             call.ended = Verdict.RETRY, b"%d its action may still be running" % busy_ms
             return False
-        self._rows.begin_undo(key)
+        if row.state == RowState.INTENT:
+            self._rows.begin_undo(key)
         call.give_result(row.answer if decision is OnUndo.COMPENSATE else None)
         return True
 
@@ -368,7 +378,7 @@ class SqliteFence:
         assert call.proposed is not None
         call.ended = call.proposed
         if call.handler.is_undo:
-            self._rows.undone(key)
+            self._undone.append(key)
         else:
             self._settled.append((key, call.proposed, None))
 
@@ -379,7 +389,7 @@ class SqliteFence:
         verdict = call.proposed[0]
         if call.handler.is_undo:
             if verdict is Verdict.UNDONE:
-                self._rows.undone(key)
+                self._rows.undone([key])
             return
         if verdict not in (Verdict.DONE, Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
             self._rows.stop_trying(key, call.try_mark)
