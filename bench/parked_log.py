@@ -15,13 +15,17 @@ from pathlib import Path
 import msgspec
 
 from sagacore import Saga, Service
-from sagacore._core import Broker, ClientCore, Coordinator
+from sagacore._core import Broker, ClientCore
+from sagacore.answers import Event, stats_of
 from sagacore.demo.shop.contracts import Order, charge, create, reserve, schedule
 from sagacore.transport import now_ms
 
 from .plant import DAY_S, ROOT, OrderBook
 
 CHUNK = 256
+CLIENT = b"client"
+ASKED = 1 << 62
+"""The correlation of a question; sagas are numbered from 1."""
 SETTLED_S = 0.25
 """The log has written all that it was handed long before it is silent for so long."""
 SEGMENT_BYTES = 64 << 20
@@ -47,7 +51,7 @@ checked_order = (
 
 
 class Cores:
-    """A broker with its log in a folder, a client and a coordinator."""
+    """A broker with its log in a folder, and a client. The broker itself asks for a chain's first step."""
 
     def __init__(self, folder: Path) -> None:
         self._broker = Broker(
@@ -64,10 +68,9 @@ class Cores:
             now_ms=now_ms(),
         )
         self.client = ClientCore(instance=1, credit=65_536, outbox_bytes=4 << 20)
-        self.coordinator = Coordinator(slots=65_536, instance=2, credit=65_536)
-        self._peers: dict[bytes, ClientCore | Coordinator] = {b"client": self.client, b"coordinator": self.coordinator}
-        for peer in self._peers.values():
-            peer.connect(now_ms())
+        self._told: list[Event] = []
+        """What the client has heard of what it asked."""
+        self.client.connect(now_ms())
         self.pump()
 
     def pump(self) -> None:
@@ -76,9 +79,8 @@ class Cores:
         while not is_quiet:
             time_ms = now_ms()
             frames = []
-            for identity, peer in self._peers.items():
-                while (frame := peer.frame(time_ms)) is not None:
-                    frames.append((identity, frame))
+            while (frame := self.client.frame(time_ms)) is not None:
+                frames.append((CLIENT, frame))
             answers = []
             waiting = frames
             while waiting:
@@ -86,16 +88,24 @@ class Cores:
                 answers += said
                 waiting = waiting[heard:]
             answers += self._broker.synced(time_ms)
-            for identity, answer in answers:
-                self._peers[identity].receive(answer, time_ms)
+            self._hear(answers, time_ms)
             is_quiet = not frames and not answers
 
     def tick(self) -> None:
         """Time has passed: sweeps go on, and the disk's room is looked at."""
-        for identity, frame in self._broker.tick(now_ms()):
-            self._peers[identity].receive(frame, now_ms())
-        for peer in self._peers.values():
-            peer.tick(now_ms())
+        self._hear(self._broker.tick(now_ms()), now_ms())
+        self.client.tick(now_ms())
+
+    def started(self) -> int:
+        """How many sagas the broker has begun."""
+        self.client.stats(ASKED)
+        self.settle()
+        found: int = stats_of(self._told.pop())["started"]
+        return found
+
+    def _hear(self, answers: Sequence[tuple[bytes, bytes]], time_ms: int) -> None:
+        for _, answer in answers:
+            self._told += [event for event in self.client.receive(answer, time_ms) if event[0] == ASKED]
 
     def start(self, plan: int, keys: Sequence[bytes], inputs: Sequence[bytes], first: int) -> None:
         """Start sagas, and wait until the client may start more."""
@@ -121,9 +131,9 @@ def park(folder: Path, sagas: int) -> None:
         cores.start(plan, keys, [checked_order.encode_input(order) for order in orders], first + 1)
         if first % (16 * CHUNK) == 0:
             cores.tick()
-    while cores.coordinator.stats()["transactions"] < sagas:
-        cores.settle()
     cores.settle()
+    if (started := cores.started()) != sagas:
+        raise AssertionError(f"{started} sagas were started, not {sagas}")
 
 
 async def make(folder: Path, sagas: int) -> None:
