@@ -101,6 +101,14 @@ $(VENV)/.plots: requirements/plots.txt $(VENV)/.locked
 gate: setup ## Fail if throughput beside the bare pipeline, messages a saga or the coordinator's memory became worse
 	$(BIN)/python -m bench gate
 
+.PHONY: instructions
+instructions: setup ## Fail if a hot path of the cores takes more instructions than it did; needs valgrind
+	$(BIN)/python -m bench instructions
+
+.PHONY: bench-cores
+bench-cores: ## Time the hot paths of the cores, with Criterion
+	cargo bench --locked --package sagacore-paths --features criterion
+
 .PHONY: model
 model: ## Check the model of the protocol, and that it catches every broken rule; DEEP=1 adds the large configurations
 	cargo run --release --locked --quiet --package sagacore-model -- $(if $(DEEP),--deep)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from .gate import gate
 from .growth import growth
+from .instructions import instructions
 from .latency import latency
 from .limit import limit
 from .memory import memory
@@ -223,6 +224,26 @@ def run_gate(*, json: bool = False) -> None:
         sys.exit(1)
 
 
+@app.command(name="instructions")
+def run_instructions(*, write: bool = False, json: bool = False) -> None:
+    """Fail with status 1 if a hot path of the cores takes more instructions than it did.
+
+    Parameters
+    ----------
+    write
+        Make what was counted the baseline, in bench/instructions.json.
+    json
+        Print what was counted as one JSON object on the last line.
+    """
+    try:
+        figures = instructions(Console(width=WIDTH), write=write)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    _tell(figures, as_json=json)
+    if figures["problems"]:
+        sys.exit(1)
+
+
 @app.command(name="peers")
 def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 100_000, json: bool = False) -> None:
     """The same saga on other engines, beside sagacore in the same run; `bench/peers/install` brings them.
@@ -248,9 +269,13 @@ def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 
 def _run(measurement: Coroutine[Any, Any, dict[str, Any]], *, as_json: bool) -> dict[str, Any]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(measurement)
+    _tell(figures, as_json=as_json)
+    return figures
+
+
+def _tell(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
-    return figures
 
 
 app()

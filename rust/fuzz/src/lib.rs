@@ -9,11 +9,11 @@ mod honest;
 mod logs;
 mod mutate;
 mod peers;
-mod seeds;
+pub mod seeds;
 mod targets;
 
 pub use brokers::{broker, replay};
-pub use logs::log;
+pub use logs::{Files, log};
 pub use mutate::{Mutator, Random};
 pub use peers::peers;
 pub use targets::{TARGETS, Target, body, plan, wire};

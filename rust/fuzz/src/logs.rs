@@ -30,7 +30,7 @@ type Frames = Vec<(u64, usize)>;
 
 /// Files by name: what the log sees of a disk.
 #[derive(Clone, Default)]
-struct Files(Rc<RefCell<BTreeMap<String, File>>>);
+pub struct Files(Rc<RefCell<BTreeMap<String, File>>>);
 
 impl Files {
     fn contents(&self) -> Vec<(String, Vec<u8>)> {

@@ -75,6 +75,11 @@ pub fn plans() -> Vec<Vec<u8>> {
     ]
 }
 
+/// Four steps, one after the other; the third is the pivot.
+pub fn chain() -> Vec<u8> {
+    plans().swap_remove(1)
+}
+
 /// One step, two beside each other, and one after both.
 pub fn diamond() -> Vec<u8> {
     plans().swap_remove(2)
