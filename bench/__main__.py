@@ -248,7 +248,7 @@ def run_instructions(*, write: bool = False, json: bool = False) -> None:
 def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 100_000, json: bool = False) -> None:
     """The same saga on other engines, beside sagacore in the same run; `bench/peers/install` brings them.
 
-    The exit status is 1 if a peer is missing.
+    The exit status is 1 if a peer is missing or fails.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 
         Print the rows as one JSON object on the last line.
     """
     figures = _run(peers(Console(), only=only, seconds=seconds, sagas=sagas), as_json=json)
-    if any("missing" in row for row in figures["peers"]):
+    if any("missing" in row or "failed" in row for row in figures["peers"]):
         sys.exit(1)
 
 

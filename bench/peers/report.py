@@ -44,7 +44,8 @@ class Rates:
 async def peers(console: Console, *, only: Sequence[str], seconds: float, sagas: int) -> dict[str, object]:
     """Measure sagacore and then the peers, one after another, print the table and return the figures.
 
-    Raises `ValueError` if `only` names something that is no peer, and `RuntimeError` if a peer fails.
+    A peer that is missing, or fails, has a row that says so; the others are measured all the same. Raises `ValueError`
+    if `only` names something that is no peer.
     """
     if unknown := set(only) - set(PEERS):
         raise ValueError(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
@@ -58,8 +59,9 @@ async def peers(console: Console, *, only: Sequence[str], seconds: float, sagas:
             rates = best(_told(console, measure(setting, seconds=seconds)))
             rows.append(compared(setting, version_of(setting.peer), rates, ours))
         except NotInstalled as missing:
-            console.print(f"  missing: {missing}")
-            rows.append({"peer": setting.peer, "setting": setting.name, "missing": str(missing)})
+            rows.append(_without(console, setting, "missing", missing))
+        except (RuntimeError, TimeoutError) as failed:
+            rows.append(_without(console, setting, "failed", failed))
     console.print(_table(rows, ours))
     promises = {"durability": "sync", "visibility": "relaxed", "fences": "memory"}
     return {"peers": rows, "sagacore": {**promises, **ours.as_json()}}
@@ -107,6 +109,11 @@ def compared(setting: Setting, version: str, rates: Rates, ours: Rates) -> dict[
     }
 
 
+def _without(console: Console, setting: Setting, what: str, error: Exception) -> dict[str, object]:
+    console.print(f"  {what}: {error}", markup=False)
+    return {"peer": setting.peer, "setting": setting.name, "durability": setting.durability, what: str(error)}
+
+
 def _told(console: Console, levels: Iterable[Level]) -> Iterable[Level]:
     for level in levels:
         workload = "rejected" if level.rejected else "completed"
@@ -128,10 +135,11 @@ def _table(rows: Iterable[Mapping[str, object]], ours: Rates) -> Table:
     )
     for row in rows:
         match row:
-            case {"missing": _, "peer": peer, "setting": setting}:
-                table.add_row(str(peer), str(setting), "missing")
             case {"ratio": {"success": success, "rollback": rollback}, "cpu_us_per_saga": dict(cpu)}:
                 rates = (f"{row['success_per_s']:,}", f"{row['rollback_per_s']:,}", f"{sum(cpu.values()):,.0f}")
                 names = (str(row["peer"]), str(row["setting"]), str(row["durability"]))
                 table.add_row(*names, *rates, str(success), str(rollback), str(row["goal"]))
+            case _:
+                what = "missing" if "missing" in row else "failed"
+                table.add_row(str(row["peer"]), str(row["setting"]), str(row["durability"]), what)
     return table

@@ -1,9 +1,11 @@
 """The servers that peers stand on, each started in its own folder, on loopback and on ports of its own."""
 
+import contextlib
 import getpass
 import json
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -20,6 +22,8 @@ from .installed import NotInstalled, install_folder
 
 START_S = 60.0
 LOOPBACK = "127.0.0.1"
+PORTS = range(16_384, 32_768)
+"""Temporal's tables have no room for greater ones."""
 
 
 class Restate(NamedTuple):
@@ -30,10 +34,11 @@ class Restate(NamedTuple):
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server((LOOPBACK, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nobody listens on, below those that outgoing connections take. Raises `OSError` if there is none."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
+            return port
+    raise OSError("no port is free")
 
 
 def wait_until(ready: Callable[[], bool], fleet: Fleet, what: str) -> None:

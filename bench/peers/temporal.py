@@ -5,6 +5,7 @@ environment; `PEER_TEMPORAL` is the server's address, and `PEER_WORKFLOW` the wo
 """
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from temporalio import activity, workflow
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
 
 from bench.peers.load import drive
@@ -63,7 +64,7 @@ async def _saga(run: Run, order: Order) -> Outcome:
             number = await run(step, step, order)
             done.append(step)
         return Outcome(parcel=number, undone=[])
-    except ActivityError:
+    except FailureError:  # ActivityError, or from a local activity its cause itself
         await asyncio.gather(*(run(step, f"undo-{step}", order) for step in done if step != "create"))
         if "create" in done:
             await run("create", "undo-create", order)
@@ -101,6 +102,7 @@ class InProcess:
 
 async def work(queue: str, *, workflows: Sequence[type] = (), activities: Sequence[Callable[..., Any]] = ()) -> None:
     """Run a worker for ever."""
+    logging.getLogger("temporalio.activity").setLevel(logging.ERROR)  # it would print each rejection with its stack
     worker = Worker(
         await _connect(),
         task_queue=queue,

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -212,6 +212,27 @@ def test_a_missing_peer_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch: 
     assert isinstance(rows, list)
     assert len(rows) == 3
     assert all("run bench/peers/install" in shown["missing"] for shown in rows)
+
+
+def test_a_peer_that_fails_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ours(_: int) -> Rates:
+        return OURS
+
+    def measured(setting: Setting, *, seconds: float) -> Iterator[Level]:
+        if setting.durability == "memory":
+            raise RuntimeError("it ended with status 9")
+        yield from (level(seconds, 16), level(seconds, 16, rejected=True))
+
+    monkeypatch.setattr(report, "_sagacore", ours)
+    monkeypatch.setattr(report, "measure", measured)
+    monkeypatch.setattr(report, "version_of", lambda _: "1.0")
+    figures = asyncio.run(report.peers(Console(quiet=True), only=["rabbitmq"], seconds=50, sagas=1))
+    rows = figures["peers"]
+    assert isinstance(rows, list)
+    synced, unsynced = rows
+    assert synced["ratio"] == {"success": 1_000.0, "rollback": 500.0}
+    assert unsynced["failed"] == "it ended with status 9"
+    assert "ratio" not in unsynced
 
 
 def test_a_peer_that_does_not_exist_is_refused() -> None:
