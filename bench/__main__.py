@@ -245,7 +245,7 @@ def run_instructions(*, write: bool = False, json: bool = False) -> None:
 
 
 @app.command(name="peers")
-def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 100_000, json: bool = False) -> None:
+def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, json: bool = False) -> None:
     """The same saga on other engines, beside sagacore in the same run; `bench/peers/install` brings them.
 
     The exit status is 1 if a peer is missing or fails.
@@ -255,13 +255,11 @@ def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, sagas: int = 
     only
         Peers to measure: rabbitmq, restate, dbos, temporal. All of them if none is named.
     seconds
-        Seconds for each row of a peer.
-    sagas
-        Sagas for each row of sagacore.
+        Seconds for each row.
     json
         Print the rows as one JSON object on the last line.
     """
-    figures = _run(peers(Console(), only=only, seconds=seconds, sagas=sagas), as_json=json)
+    figures = _run(peers(Console(width=WIDTH), only=only, seconds=seconds), as_json=json)
     if any("missing" in row or "failed" in row for row in figures["peers"]):
         sys.exit(1)
 

@@ -141,7 +141,7 @@ def _peers(figures: Figures) -> str:
             str(row["goal"]),
         )
         for row in figures["peers"]
-        if "missing" not in row
+        if "ratio" in row
     ]
     ours = figures["sagacore"]
     first = (

@@ -78,7 +78,7 @@ def _growth(figures: Mapping[str, Any]) -> None:
 
 
 def _peers(figures: Mapping[str, Any]) -> None:
-    rows = [row for row in figures["peers"] if "missing" not in row]
+    rows = [row for row in figures["peers"] if "ratio" in row]
     named = {f"{row['peer']}\n{row['setting']}\n{row['durability']}": row for row in rows}
     with _saved("peers", 1) as (axes,):
         _bars(axes, {"sagacore\nsync": figures["sagacore"], **named}, ("success_per_s", "rollback_per_s"))

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from bench.closed_loop import closed_loop
+from bench.load import IN_FLIGHT, Load
 from bench.plant import OrderBook, running
-from sagacore.demo.shop.saga import place_order
 
 from .installed import NotInstalled, version_of
 from .measure import Level, Setting, measure
 from .settings import PEERS, SETTINGS
 
-IN_FLIGHT = (512, 2_048, 4_096)
-WARM_UP = 5_000
 GOALS = {"sync": 250, "memory": 100}
 """So many times a peer's sagas a second sagacore is to do, always synced itself, by the durability of the peer."""
 
@@ -41,15 +38,15 @@ class Rates:
         }
 
 
-async def peers(console: Console, *, only: Sequence[str], seconds: float, sagas: int) -> dict[str, object]:
-    """Measure sagacore and then the peers, one after another, print the table and return the figures.
+async def peers(console: Console, *, only: Sequence[str], seconds: float) -> dict[str, object]:
+    """Measure sagacore and then the peers, each row for so many seconds, print the table and return the figures.
 
     A peer that is missing, or fails, has a row that says so; the others are measured all the same. Raises `ValueError`
     if `only` names something that is no peer.
     """
     if unknown := set(only) - set(PEERS):
         raise ValueError(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
-    ours = await _sagacore(sagas)
+    ours = await _sagacore(seconds)
     rows: list[dict[str, object]] = []
     for setting in SETTINGS:
         if only and setting.peer not in only:
@@ -67,18 +64,15 @@ async def peers(console: Console, *, only: Sequence[str], seconds: float, sagas:
     return {"peers": rows, "sagacore": {**promises, **ours.as_json()}}
 
 
-async def _sagacore(sagas: int) -> Rates:
+async def _sagacore(seconds: float) -> Rates:
     """What sagacore does just before, on the same machine, with everything synced."""
-    levels = []
-    book = OrderBook()
+    load, levels = Load(OrderBook(), seconds), []
     async with running(durability="sync", visibility="relaxed") as plant:
-        await closed_loop(plant, place_order, book.take(WARM_UP), in_flight=512)
         for rejected in (False, True):
             for in_flight in IN_FLIGHT:
-                orders = book.take(sagas, rejected=rejected)
-                shown = await closed_loop(plant, place_order, orders, in_flight=in_flight, compensated=rejected)
+                shown = await load.sagas(plant, in_flight, float(rejected))
                 rate, used = shown.sagas_per_s, shown.cpu_us_per_saga
-                levels.append(Level(rejected, in_flight, sagas, rate, shown.p50_ms, shown.p99_ms, used))
+                levels.append(Level(rejected, in_flight, shown.sagas, rate, shown.p50_ms, shown.p99_ms, used))
     return best(levels)
 
 

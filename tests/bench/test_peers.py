@@ -201,12 +201,12 @@ def test_a_missing_peer_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch: 
     with pytest.raises(NotInstalled, match="run bench/peers/install"):
         version_of("temporal")
 
-    async def ours(_: int) -> Rates:
+    async def ours(_: float) -> Rates:
         return OURS
 
     monkeypatch.setattr(report, "_sagacore", ours)
     began_s = time.monotonic()
-    figures = asyncio.run(report.peers(Console(quiet=True), only=["restate"], seconds=1, sagas=1))
+    figures = asyncio.run(report.peers(Console(quiet=True), only=["restate"], seconds=1))
     assert time.monotonic() - began_s < 10
     rows = figures["peers"]
     assert isinstance(rows, list)
@@ -215,7 +215,7 @@ def test_a_missing_peer_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch: 
 
 
 def test_a_peer_that_fails_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ours(_: int) -> Rates:
+    async def ours(_: float) -> Rates:
         return OURS
 
     def measured(setting: Setting, *, seconds: float) -> Iterator[Level]:
@@ -226,7 +226,7 @@ def test_a_peer_that_fails_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(report, "_sagacore", ours)
     monkeypatch.setattr(report, "measure", measured)
     monkeypatch.setattr(report, "version_of", lambda _: "1.0")
-    figures = asyncio.run(report.peers(Console(quiet=True), only=["rabbitmq"], seconds=50, sagas=1))
+    figures = asyncio.run(report.peers(Console(quiet=True), only=["rabbitmq"], seconds=50))
     rows = figures["peers"]
     assert isinstance(rows, list)
     synced, unsynced = rows
@@ -237,7 +237,7 @@ def test_a_peer_that_fails_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
 
 def test_a_peer_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="no such peer: camunda; there are rabbitmq, restate, dbos, temporal"):
-        asyncio.run(report.peers(Console(quiet=True), only=["camunda"], seconds=1, sagas=1))
+        asyncio.run(report.peers(Console(quiet=True), only=["camunda"], seconds=1))
 
 
 def test_versions_are_those_that_were_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
