@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sagacore.demo.fleet import resident_bytes
+
 from . import parked_log
 from .figures import Figures, median
 from .load import Load
@@ -29,6 +31,8 @@ async def parked(
             running(durability=durability, visibility=visibility, log=log) as full,
             running(durability=durability, visibility=visibility) as empty,
         ):
+            more, less = (resident_bytes(plant.fleet.pid("broker")) for plant in (full, empty))
+            broker_bytes = round((more - less) / sagas)
             for _ in range(rounds):
                 none.append(await load.sagas(empty, IN_FLIGHT))
                 beside.append(await load.sagas(full, IN_FLIGHT))
@@ -38,7 +42,7 @@ async def parked(
     ratio = statistics.median(more.sagas_per_s / less.sagas_per_s for more, less in zip(beside, none, strict=True))
     rows = {"none": median(none), f"{sagas:,}": median(beside)}
     console.print(figures_table(f"sagas parked, durability {durability}, visibility {visibility}", rows.items()))
-    console.print(f"{ratio:.2f} of the throughput without")
+    console.print(f"{ratio:.2f} of the throughput without; the broker takes {broker_bytes} bytes for each that waits")
     return {
         "durability": durability,
         "visibility": visibility,
@@ -47,4 +51,5 @@ async def parked(
         "beside": median(beside).as_json(),
         "none": median(none).as_json(),
         "ratio": round(ratio, 3),
+        "broker": {"bytes_per_saga": broker_bytes},
     }

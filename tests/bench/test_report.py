@@ -22,7 +22,7 @@ THROUGHPUT: dict[str, Any] = {
     "strict": {"success": COUNTED},
     "rows": [{"what": "completed", **COUNTED}, {"what": "bare pipeline", **ROW}],
 }
-PARKED = {**PROMISES, "parked": 1_000, "beside": ROW, "none": ROW, "ratio": 0.97}
+PARKED = {**PROMISES, "parked": 1_000, "beside": ROW, "none": ROW, "ratio": 0.97, "broker": {"bytes_per_saga": 99}}
 
 
 def measured(figures: dict[str, Any]) -> dict[str, Any]:
