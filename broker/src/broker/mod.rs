@@ -375,6 +375,7 @@ impl Broker {
         self.tick_stuck(time_ms);
         self.tick_exceptions();
         self.state.forget(time_ms);
+        self.queues.sessions.confirm_all();
         self.settle(time_ms);
     }
 
@@ -548,9 +549,7 @@ impl Broker {
                 });
             }
             Effect::Look { session, kind, correlation } => self.tell_look(session, kind, correlation),
-            Effect::Confirm { session, number } => {
-                self.queues.sessions.send(session, answer(Kind::Confirm, number, 0), |_| {});
-            }
+            Effect::Confirm { session, number } => self.queues.sessions.confirm(session, number),
         }
     }
 

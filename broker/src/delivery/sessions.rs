@@ -9,10 +9,10 @@ use sagacore_core::limits::{
 };
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
-    BodyWriter, HEADER_BYTES, Header, Role, Section, TransactionWriter, write_encoded, write_message,
+    BodyWriter, HEADER_BYTES, Header, Kind, Role, Section, TransactionWriter, write_encoded, write_message,
 };
 
-use super::Fifo;
+use super::{Fifo, answer};
 use crate::state::{SessionRef, TokenRef};
 
 /// A connected peer.
@@ -31,6 +31,8 @@ pub struct Session {
     /// The last of its transactions that was judged, and the last that it was told of.
     pub judged: u64,
     pub confirmed: u64,
+    /// What it is to be told with the next frame; 0: nothing.
+    to_confirm: u64,
     pub heard_ms: u64,
     /// Leases in the order in which they end.
     pub leases: Fifo<TokenRef>,
@@ -105,6 +107,8 @@ pub struct Sessions {
     by_instance: HashMap<u64, SessionRef, FixedState>,
     /// Those with something to send.
     talking: Vec<SessionRef>,
+    /// Those that are to be told a number, and were perhaps told since.
+    unconfirmed: Vec<SessionRef>,
     /// Bytes of messages since frames were taken last.
     unsent_bytes: usize,
     /// Frames for peers without a session.
@@ -165,6 +169,7 @@ impl Sessions {
             delivered: 0,
             judged: 0,
             confirmed: 0,
+            to_confirm: 0,
             heard_ms: opening.now_ms,
             leases: Fifo::default(),
             plans: Vec::new(),
@@ -204,6 +209,28 @@ impl Sessions {
             write_encoded(&mut outgoing.messages, header, body);
             outgoing.added();
             self.unsent_bytes += HEADER_BYTES + body.len();
+        }
+    }
+
+    /// Tells a session up to which number its transactions are durable. A service hears it with what it gets next, or
+    /// with the next tick: it waits for nothing of it, and would be woken once more a message.
+    pub fn confirm(&mut self, session: SessionRef, number: u64) {
+        let Some(found) = self.sessions.get_mut(session) else { return };
+        if found.role != Role::Service {
+            return self.send(session, answer(Kind::Confirm, number, 0), |_| {});
+        }
+        if std::mem::replace(&mut found.to_confirm, number) == 0 {
+            self.unconfirmed.push(session);
+        }
+    }
+
+    /// A tick: who has got nothing else since is told all the same.
+    pub fn confirm_all(&mut self) {
+        for session in std::mem::take(&mut self.unconfirmed) {
+            let number = self.sessions.get_mut(session).map_or(0, |found| std::mem::take(&mut found.to_confirm));
+            if number != 0 {
+                self.send(session, answer(Kind::Confirm, number, 0), |_| {});
+            }
         }
     }
 
@@ -253,6 +280,11 @@ impl Sessions {
         out.append(&mut self.strangers);
         for session in self.talking.drain(..) {
             let Some(session) = self.sessions.get_mut(session) else { continue };
+            let number = std::mem::take(&mut session.to_confirm);
+            if number != 0 {
+                write_message(&mut session.outgoing.messages, answer(Kind::Confirm, number, 0), |_| {});
+                session.outgoing.added();
+            }
             session.outgoing.close();
             let last = std::mem::take(&mut session.outgoing.frame);
             let frames = session.outgoing.frames.drain(..).chain((!last.is_empty()).then_some(last));
