@@ -14,6 +14,9 @@ const COPY_BYTES: usize = 256 * 1024;
 const COPY_SHARE: u64 = 4;
 /// Records of copies for each tick of the host.
 const COPIES_PER_TICK: u32 = 2;
+/// Beside them, bytes of copies for each byte that is recorded: a sweep must be quicker than what it makes room for, or
+/// a log under load grows without end, and is read for as long at the next start.
+const COPIES_PER_BYTE: usize = 2;
 /// Segments that are kept whatever is live.
 const SEGMENTS_KEPT: u64 = 3;
 
@@ -25,6 +28,8 @@ pub(super) struct Compaction {
     finished: Option<(u64, u64)>,
     /// Records of copies that may still be made before the next tick.
     allowed: u32,
+    /// And bytes of copies that may be made for what was recorded since the sweep began.
+    allowed_bytes: usize,
 }
 
 #[derive(Default)]
@@ -51,7 +56,7 @@ impl Broker {
         // More would be copied less often, and take longer to be read at a start.
         // A sweep that found no room would be the end of the log.
         let has_room = self.room.is_none_or(|room| room.free_bytes >= self.state.copied_bytes() + segment_bytes);
-        let kept = SEGMENTS_KEPT + 3 * self.state.copied_bytes() / (2 * segment_bytes.max(1));
+        let kept = SEGMENTS_KEPT + self.state.copied_bytes() / segment_bytes.max(1);
         let is_busy = self.compaction.job.is_some() || self.compaction.finished.is_some();
         if is_busy || !has_room || first_lsns.len() as u64 <= kept {
             return;
@@ -65,13 +70,21 @@ impl Broker {
         self.compaction.allowed = COPIES_PER_TICK;
     }
 
+    /// So many bytes of transactions were recorded.
+    pub(super) fn allow_copies_for(&mut self, bytes: usize) {
+        if self.compaction.job.is_some() {
+            self.compaction.allowed_bytes += COPIES_PER_BYTE * bytes;
+        }
+    }
+
     /// The next record of copies, if a sweep is under way.
     pub(super) fn compact(&mut self, time_ms: u64) -> Option<Record> {
-        if self.compaction.allowed == 0 {
+        let bytes_max = self.compaction.job.as_ref()?.bytes_max;
+        let is_paid = self.compaction.allowed_bytes >= bytes_max;
+        if self.compaction.allowed == 0 && !is_paid {
             return None;
         }
         let mut job = self.compaction.job.take()?;
-        let bytes_max = job.bytes_max;
         let at = At { lsn: self.next_lsn, offset: 0, time_ms };
         let mut out = Vec::with_capacity(bytes_max + 64 * 1024);
         let first_lsn = *job.first_lsn.get_or_insert(at.lsn);
@@ -91,12 +104,17 @@ impl Broker {
             });
             rest.copy(state, at, bytes_max, &mut out);
         }
+        if is_paid {
+            self.compaction.allowed_bytes -= bytes_max;
+        } else {
+            self.compaction.allowed -= 1;
+        }
         if out.len() < bytes_max {
             self.compaction.finished = Some((first_lsn, at.lsn));
+            self.compaction.allowed_bytes = 0;
         } else {
             self.compaction.job = Some(job);
         }
-        self.compaction.allowed -= 1;
         Some(self.record(RecordKind::Copies, time_ms, out))
     }
 

@@ -491,6 +491,7 @@ impl Broker {
         // The next record is likely as large as this one.
         let next = Vec::with_capacity(self.batch.len().next_multiple_of(64 * 1024));
         let payload = std::mem::replace(&mut self.batch, next);
+        self.allow_copies_for(payload.len());
         self.record(RecordKind::Transactions, time_ms, payload)
     }
 
