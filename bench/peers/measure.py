@@ -17,7 +17,7 @@ from .cpu import used_s
 from .installed import python
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """What a slow machine may take for one level, or one start, beyond what it should."""
 
 Durability = Literal["sync", "memory"]
@@ -69,7 +69,7 @@ def run_module(fleet: Fleet, module: str, arguments: Sequence[str], environment:
         check=False,
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE_S,
+        timeout=PATIENCE_S,
     )
     if done.returncode != 0:
         raise RuntimeError(f"{module} {' '.join(arguments)} ended with status {done.returncode}\n{done.stderr[-2000:]}")

@@ -16,7 +16,7 @@ SETTINGS = (
     Setting("dbos", "four services", "sync", (16, 64), "bench.peers.dbos", start.dbos),
     Setting("dbos", "steps in the saga's process", "sync", (16, 64), "bench.peers.dbos", start.dbos_in_process),
     Setting("dbos", "steps in the saga's process", "memory", (16, 64), "bench.peers.dbos", start.dbos_in_process),
-    Setting("temporal", "four services", "sync", (16, 64), "bench.peers.temporal", start.temporal),
+    Setting("temporal", "four services", "sync", (16, 32), "bench.peers.temporal", start.temporal),
     Setting(
         "temporal", "steps in the saga's process", "sync", (16, 64), "bench.peers.temporal", start.temporal_in_process
     ),

@@ -65,7 +65,7 @@ def _temporal_config(database_port: str, frontend: int, dynamic: Path) -> dict[s
     def store(name: str, connections: int) -> dict[str, object]:
         return {
             "sql": {
-                "pluginName": "postgres12",
+                "pluginName": "postgres12_pgx",
                 "databaseName": name,
                 "connectAddr": f"{LOOPBACK}:{database_port}",
                 "connectProtocol": "tcp",
