@@ -107,7 +107,7 @@ instructions: setup ## Fail if a hot path of the cores takes more instructions t
 
 .PHONY: bench-cores
 bench-cores: ## Time the hot paths of the cores, with Criterion
-	cargo bench --locked --package sagacore-paths --features criterion
+	cargo bench --locked --package sagacore-paths --features criterion --bench cores
 
 .PHONY: model
 model: ## Check the model of the protocol, and that it catches every broken rule; DEEP=1 adds the large configurations
