@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from .tables import BUDGET_US, SAGA_LOGIC
+from .tables import ALLOWED_US
 from .usage import ROLES
 
 Figures: TypeAlias = Mapping[str, Any]
@@ -86,8 +86,7 @@ def _throughput(figures: Figures) -> str:
         )
         for row in (*figures["rows"], *others)
     ]
-    allowed = {role: SAGA_LOGIC * used for role, used in BUDGET_US.items()}
-    rows.append(("budget for 100,000", "", "", "", "", "", "", *_cpu(allowed)))
+    rows.append(("budget for 100,000", "", "", "", "", "", "", *_cpu(ALLOWED_US)))
     return f"{_promises(figures)}\n\n{_table(names, rows)}"
 
 

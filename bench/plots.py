@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from .report import RESULTS, load
-from .tables import BUDGET_US, SAGA_LOGIC
+from .tables import ALLOWED_US
 from .usage import ROLES
 
 GOAL_PER_S = 100_000
@@ -44,7 +44,7 @@ def _throughput(figures: Mapping[str, Any]) -> None:
         _logarithmic(rates, sorted({row["in_flight"] for row in figures["rows"]}))
         rates.legend()
         bars = {
-            "budget": {role: SAGA_LOGIC * allowed for role, allowed in BUDGET_US.items()},
+            "budget": ALLOWED_US,
             "completed": figures["success"]["cpu_us_per_saga"],
             "bare": figures["bare"]["cpu_us_per_saga"],
         }

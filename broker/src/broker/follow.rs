@@ -6,7 +6,7 @@
 //! that succeeds is never held up by a coordinator, and costs four wake-ups less.
 
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::wire::{Flags, Header, Key, Kind, Transaction, TransactionWriter};
+use sagacore_core::wire::{Flags, Header, Kind};
 
 use super::Broker;
 use crate::state::{State, TokenRef};
@@ -39,28 +39,10 @@ impl Broker {
     /// saga, decides an abort, or is the outcome.
     pub(super) fn follow(&mut self, alone: Option<TokenRef>, time_ms: u64) {
         let Some(token) = alone else { return };
-        self.consumed.clear();
-        self.consumed.push(token);
-        if self.state.expect(&self.consumed, &mut self.expected).is_err() {
-            debug_assert!(false, "the plan says what follows from a token that stands alone");
-            return;
+        match self.accept_own(token, Flags::SPLICE, |_, _| {}, time_ms) {
+            Ok(of) => self.note_followed(&of, time_ms),
+            Err(_) => debug_assert!(false, "the plan says what follows from a token that stands alone"),
         }
-        let of = self.state.header(token);
-        let mut bytes = std::mem::take(&mut self.own);
-        bytes.clear();
-        let mut transaction = TransactionWriter::new(&mut bytes, 0);
-        transaction.consume(&Key::of(&of));
-        for expected in &self.expected {
-            let mut header = expected.header(&of);
-            header.set(Flags::SPLICE);
-            transaction.publish(header);
-        }
-        transaction.finish();
-        if let Ok((transaction, _)) = Transaction::parse(&bytes) {
-            self.accept(self.state.tokens[token].saga, &transaction, time_ms);
-            self.note_followed(&of, time_ms);
-        }
-        self.own = bytes;
     }
 
     fn note_followed(&mut self, of: &Header, time_ms: u64) {

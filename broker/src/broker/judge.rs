@@ -185,7 +185,7 @@ impl Broker {
     }
 
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
-    pub(super) fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
+    fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
         let at = self.at(time_ms);
@@ -322,34 +322,36 @@ impl Broker {
         Ok(())
     }
 
-    /// Makes and applies a transaction on the broker's own account: an operator resolves a step. Were that lost, the
-    /// step could take another course than those after it have seen: so nothing of it runs ahead.
+    /// Makes and applies a transaction on the broker's own account that consumes this token: what follows from it, with
+    /// these flags and the bodies that `write` gives. Gives the header of what was consumed; what is published is in
+    /// `applied`, to be noted.
     pub(super) fn accept_own(
         &mut self,
         token: TokenRef,
+        flags: u16,
         write: impl Fn(&Header, &mut BodyWriter<'_>),
         time_ms: u64,
-    ) -> Judged {
+    ) -> Result<Header, Refused> {
         self.consumed.clear();
         self.consumed.push(token);
         self.state.expect(&self.consumed, &mut self.expected).map_err(|refusal| Refused(refusal, "no such step"))?;
         let of = self.state.header(token);
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.own);
+        bytes.clear();
         let mut transaction = TransactionWriter::new(&mut bytes, 0);
         transaction.consume(&Key::of(&of));
         for expected in &self.expected {
-            let header = expected.header(&of);
+            let mut header = expected.header(&of);
+            header.set(flags);
             transaction.publish_with(header, |body| write(&header, body));
         }
         transaction.finish();
+        self.applied.clear();
         if let Ok((transaction, _)) = Transaction::parse(&bytes) {
             self.accept(self.state.tokens[token].saga, &transaction, time_ms);
-            if is_broken(Mutation::DecisionRunsAhead) {
-                self.note_applied(time_ms);
-            }
-            self.note_decided(time_ms);
         }
-        Ok(())
+        self.own = bytes;
+        Ok(of)
     }
 }
 

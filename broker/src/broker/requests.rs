@@ -3,7 +3,8 @@
 use sagacore_core::limits::{ATTACHED_MAX, MESSAGE_BYTES_MAX, REASON_BYTES_MAX, SECTION_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
-    CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, SagaId, Section, Sections, StatusCode,
+    BodyWriter, CauseCode, Flags, Header, Kind, Message, OutcomeCode, Refusal, Role, SagaId, Section, Sections,
+    StatusCode,
 };
 
 use super::{Broker, Effect, Refused};
@@ -260,7 +261,7 @@ impl Broker {
     fn skip(&mut self, token: TokenRef, step: u8, reason: &str, time_ms: u64) -> Judged {
         let body = self.state.tokens[token].body.clone();
         let skipped = skip(&body, step, reason);
-        self.accept_own(
+        self.decide(
             token,
             |_, out| {
                 for key in [Section::INPUT, Section::CAUSE] {
@@ -280,7 +281,7 @@ impl Broker {
         if result.len() > plan.steps[usize::from(step)].result_max.min(SECTION_BYTES_MAX) {
             return Err(Refused(Refusal::TooLarge, "the result is larger than its step declares"));
         }
-        self.accept_own(
+        self.decide(
             token,
             |header, out| {
                 let carried = match header.kind() {
@@ -297,6 +298,17 @@ impl Broker {
             },
             time_ms,
         )
+    }
+
+    /// An operator resolves a step. Were that lost, the step could take another course than those after it have seen:
+    /// so nothing of it runs ahead.
+    fn decide(&mut self, token: TokenRef, write: impl Fn(&Header, &mut BodyWriter<'_>), time_ms: u64) -> Judged {
+        self.accept_own(token, 0, write, time_ms)?;
+        if is_broken(Mutation::DecisionRunsAhead) {
+            self.note_applied(time_ms);
+        }
+        self.note_decided(time_ms);
+        Ok(())
     }
 
     /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set]; as many as fit.
