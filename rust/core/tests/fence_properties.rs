@@ -255,7 +255,7 @@ proptest! {
             prop_assert_eq!(rows.len(), model.len());
             let empty = Modelled { state: RowState::Empty, answer: Vec::new() };
             let row = model.remove(&number).unwrap_or(empty);
-            prop_assert_eq!(rows.find(&key(number)), (row.state, row.answer.as_slice()));
+            prop_assert_eq!(rows.find(&key(number), class_of(number)), (row.state, row.answer.as_slice()));
             let state = on_event(row.state, event);
             prop_assert_eq!(rows.record(&key(number), class_of(number), event, &answer), state);
             if state != RowState::Empty {

@@ -1,19 +1,17 @@
 //! Rows in memory: for tests, benches and effects that die with the process.
 //!
 //! Rows of sagas that are neighbours in age, and of one class of deadlines, share a *bucket*: their rows in one array,
-//! their answers in one buffer. What a watermark has passed goes bucket by bucket, the oldest first.
+//! their answers in one buffer. So what comes in order of age, as nearly everything does, is found in a few lines of
+//! memory, and what a watermark has passed goes bucket by bucket, the oldest first.
 //!
 //! ```text
-//! index    hash of the key -> (bucket, row)     8 bytes and a tag
-//! bucket   rows                                 32 bytes each
+//! bucket   first row of each of its 64 sagas    4 bytes each
+//!          rows, and the saga's next one        32 bytes each
 //!          answers, back to back                result or reason
 //! ```
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
-
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use super::rules::{Event, RowState, on_event};
 use crate::limits::SECTION_BYTES_MAX;
@@ -33,14 +31,6 @@ pub struct FenceKey {
     pub step: u8,
 }
 
-impl FenceKey {
-    pub(crate) fn hash(&self) -> u64 {
-        let place = u64::from(self.saga.shard.get()) << 8 | u64::from(self.step);
-        let rest = u64::from(self.saga.nonce.get()) << 32 | u64::from(self.attempt);
-        FixedState::with_seed(0).hash_one((self.saga.sequence.get(), rest, place))
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Row {
     saga: SagaId,
@@ -49,10 +39,15 @@ struct Row {
     answer_length: u16,
     step: u8,
     state: RowState,
+    /// The saga's row before this one.
+    next: Link,
 }
 
+/// A row of a bucket: its number and one, or 0 for none.
+type Link = u32;
+
 const _: () = {
-    assert!(size_of::<Row>() <= 32);
+    assert!(size_of::<Row>() == 32, "as the module's drawing says");
     assert!(SECTION_BYTES_MAX <= u16::MAX as usize, "a row keeps its answer's length in a u16");
 };
 
@@ -71,16 +66,61 @@ struct BucketKey {
     neighbours: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bucket {
+    first: [Link; BUCKET_SAGAS as usize],
     rows: Vec<Row>,
     answers: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    bucket: u32,
-    row: u32,
+impl Bucket {
+    fn new() -> Self {
+        Self { first: [0; BUCKET_SAGAS as usize], rows: Vec::new(), answers: Vec::new() }
+    }
+
+    fn find(&self, key: &FenceKey) -> Option<usize> {
+        let mut link = self.first[place_in_bucket(key.saga)];
+        while link != 0 {
+            let row = &self.rows[link as usize - 1];
+            if row.key() == *key {
+                return Some(link as usize - 1);
+            }
+            link = row.next;
+        }
+        None
+    }
+
+    fn push(&mut self, row: Row) {
+        let first = &mut self.first[place_in_bucket(row.saga)];
+        self.rows.push(Row { next: *first, ..row });
+        *first = self.rows.len() as Link;
+    }
+
+    fn answer(&self, row: &Row) -> &[u8] {
+        let start = row.answer_at as usize;
+        &self.answers[start..start + usize::from(row.answer_length)]
+    }
+
+    /// Takes out at most so many rows that have passed, and says how many.
+    fn sweep(&mut self, at_most: usize, passed: impl Fn(&Row) -> bool) -> usize {
+        let before = self.rows.len();
+        let rows = std::mem::take(&mut self.rows);
+        self.first = [0; BUCKET_SAGAS as usize];
+        let mut left = at_most;
+        for row in rows {
+            if left > 0 && passed(&row) {
+                left -= 1;
+            } else {
+                self.push(row);
+            }
+        }
+        before - self.rows.len()
+    }
+}
+
+/// Neighbours follow each other: of two sagas of a bucket's place, one is of a tail that the log has lost.
+fn place_in_bucket(saga: SagaId) -> usize {
+    (saga.sequence.get() % BUCKET_SAGAS) as usize
 }
 
 /// Whether a row in this state keeps an answer.
@@ -91,11 +131,13 @@ const fn has_answer(state: RowState) -> bool {
 /// A bounded set of rows, each forgotten when its saga is below the watermark.
 #[derive(Debug)]
 pub struct MemoryRows {
-    index: HashTable<Place>,
     buckets: Vec<Bucket>,
     /// Buckets in use, and those that are free.
     by_key: BTreeMap<BucketKey, u32>,
     free: Vec<u32>,
+    /// The one that was looked for last: the next row that is asked for is most often in it, too.
+    latest: Cell<Option<(BucketKey, u32)>>,
+    rows: usize,
     /// The log that new rows are of, and the watermark that has been swept up to.
     log: u32,
     swept: Option<(u64, u64)>,
@@ -108,10 +150,11 @@ impl MemoryRows {
     /// So many rows, and so many bytes of answers: fewer than a bucket's buffer can address.
     pub fn new(rows_max: usize, answer_bytes_max: usize) -> Self {
         Self {
-            index: HashTable::new(),
             buckets: Vec::new(),
             by_key: BTreeMap::new(),
             free: Vec::new(),
+            latest: Cell::new(None),
+            rows: 0,
             log: 0,
             swept: None,
             rows_max: rows_max.min(u32::MAX as usize),
@@ -121,50 +164,56 @@ impl MemoryRows {
     }
 
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.rows
     }
 
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.rows == 0
     }
 
     /// Whether so many more rows, each with the longest answer, would not fit. What is recorded regardless is kept:
     /// an outcome is never thrown away, so ask before an action is called.
     pub fn is_full_with(&self, more: usize) -> bool {
-        self.index.len() + more >= self.rows_max
-            || self.answer_bytes + more * SECTION_BYTES_MAX >= self.answer_bytes_max
+        self.rows + more >= self.rows_max || self.answer_bytes + more * SECTION_BYTES_MAX >= self.answer_bytes_max
     }
 
-    /// What the row says, and its answer: the result if `Done`, the reason if `Rejected`.
-    pub fn find(&self, key: &FenceKey) -> (RowState, &[u8]) {
-        let Some(place) = self.place(key) else { return (RowState::Empty, &[]) };
-        let bucket = &self.buckets[place.bucket as usize];
-        let row = &bucket.rows[place.row as usize];
-        let start = row.answer_at as usize;
-        (row.state, &bucket.answers[start..start + usize::from(row.answer_length)])
+    /// What the row says, and its answer: the result if `Done`, the reason if `Rejected`. The class is that of the
+    /// saga's deadline.
+    pub fn find(&self, key: &FenceKey, class: usize) -> (RowState, &[u8]) {
+        let found = self.bucket(self.bucket_key(key, class)).and_then(|number| {
+            let bucket = &self.buckets[number as usize];
+            bucket.find(key).map(|row| (bucket, &bucket.rows[row]))
+        });
+        found.map_or((RowState::Empty, &[]), |(bucket, row)| (row.state, bucket.answer(row)))
     }
 
-    /// Applies an event and gives the state after it. The answer is stored where the event decides the row. The class
-    /// is that of the saga's deadline.
+    /// Applies an event and gives the state after it. The answer is stored where the event decides the row.
     pub fn record(&mut self, key: &FenceKey, class: usize, event: Event, answer: &[u8]) -> RowState {
-        let Some(place) = self.place(key) else {
-            let state = on_event(RowState::Empty, event);
-            if state != RowState::Empty {
-                self.insert(key, class, state, answer);
-            }
-            return state;
+        let bucket_key = self.bucket_key(key, class);
+        let known = self.bucket(bucket_key);
+        let found = known.and_then(|number| self.buckets[number as usize].find(key));
+        let before = match (known, found) {
+            (Some(number), Some(row)) => self.buckets[number as usize].rows[row].state,
+            _ => RowState::Empty,
         };
-        let bucket = &mut self.buckets[place.bucket as usize];
-        let row = &mut bucket.rows[place.row as usize];
-        let state = on_event(row.state, event);
-        if state != row.state {
-            let answer = if has_answer(state) { answer } else { &[] };
-            row.answer_at = bucket.answers.len() as u32;
-            row.answer_length = answer.len() as u16;
-            bucket.answers.extend_from_slice(answer);
-            self.answer_bytes += answer.len();
+        let state = on_event(before, event);
+        if state == before {
+            return state;
         }
-        row.state = state;
+        let answer = if has_answer(state) { answer } else { &[] };
+        let number = known.unwrap_or_else(|| self.new_bucket(bucket_key));
+        let bucket = &mut self.buckets[number as usize];
+        let (answer_at, answer_length) = (bucket.answers.len() as u32, answer.len() as u16);
+        bucket.answers.extend_from_slice(answer);
+        self.answer_bytes += answer.len();
+        if let Some(row) = found {
+            let row = &mut bucket.rows[row];
+            (row.answer_at, row.answer_length, row.state) = (answer_at, answer_length, state);
+        } else {
+            let FenceKey { saga, attempt, step } = *key;
+            bucket.push(Row { saga, attempt, answer_at, answer_length, step, state, next: 0 });
+            self.rows += 1;
+        }
         state
     }
 
@@ -188,7 +237,9 @@ impl MemoryRows {
                 continue;
             }
             let passed = |row: &Row| is_old || told.has_passed(key.class, row.saga.sequence.get());
-            forgotten += self.sweep(number, at_most - forgotten, passed);
+            let swept = self.buckets[number as usize].sweep(at_most - forgotten, passed);
+            self.rows -= swept;
+            forgotten += swept;
             if self.buckets[number as usize].rows.is_empty() {
                 self.by_key.remove(&key);
                 self.clear(number);
@@ -201,33 +252,8 @@ impl MemoryRows {
         forgotten
     }
 
-    fn sweep(&mut self, number: u32, at_most: usize, passed: impl Fn(&Row) -> bool) -> usize {
-        let mut swept = 0;
-        for at in (0..self.buckets[number as usize].rows.len()).rev() {
-            let row = self.buckets[number as usize].rows[at];
-            if swept < at_most && passed(&row) {
-                self.take_out(Place { bucket: number, row: at as u32 }, &row.key());
-                swept += 1;
-            }
-        }
-        swept
-    }
-
-    /// Removes a row. The last one of its bucket takes its place.
-    fn take_out(&mut self, place: Place, key: &FenceKey) {
-        if let Ok(entry) = self.index.find_entry(key.hash(), |at| *at == place) {
-            entry.remove();
-        }
-        let rows = &mut self.buckets[place.bucket as usize].rows;
-        rows.swap_remove(place.row as usize);
-        let Some(moved) = rows.get(place.row as usize).map(Row::key) else { return };
-        let was = Place { bucket: place.bucket, row: rows.len() as u32 };
-        if let Some(entry) = self.index.find_mut(moved.hash(), |at| *at == was) {
-            *entry = place;
-        }
-    }
-
     fn clear(&mut self, number: u32) {
+        self.latest.set(None);
         let bucket = &mut self.buckets[number as usize];
         self.answer_bytes -= bucket.answers.len();
         bucket.answers.clear();
@@ -236,42 +262,24 @@ impl MemoryRows {
         self.free.push(number);
     }
 
-    fn place(&self, key: &FenceKey) -> Option<Place> {
-        let is_it = |place: &Place| self.key_at(place) == *key;
-        self.index.find(key.hash(), is_it).copied()
+    fn bucket_key(&self, key: &FenceKey, class: usize) -> BucketKey {
+        BucketKey { log: self.log, class, neighbours: key.saga.sequence.get() / BUCKET_SAGAS }
     }
 
-    fn key_at(&self, place: &Place) -> FenceKey {
-        self.buckets[place.bucket as usize].rows[place.row as usize].key()
-    }
-
-    fn insert(&mut self, key: &FenceKey, class: usize, state: RowState, answer: &[u8]) {
-        let answer = if has_answer(state) { answer } else { &[] };
-        let neighbours = key.saga.sequence.get() / BUCKET_SAGAS;
-        let number = self.bucket_at(BucketKey { log: self.log, class, neighbours });
-        let bucket = &mut self.buckets[number as usize];
-        let place = Place { bucket: number, row: bucket.rows.len() as u32 };
-        bucket.rows.push(Row {
-            saga: key.saga,
-            attempt: key.attempt,
-            answer_at: bucket.answers.len() as u32,
-            answer_length: answer.len() as u16,
-            step: key.step,
-            state,
-        });
-        bucket.answers.extend_from_slice(answer);
-        self.answer_bytes += answer.len();
-        let buckets = &self.buckets;
-        let hash_at = |place: &Place| buckets[place.bucket as usize].rows[place.row as usize].key().hash();
-        self.index.insert_unique(key.hash(), place, hash_at);
-    }
-
-    fn bucket_at(&mut self, key: BucketKey) -> u32 {
-        if let Some(&number) = self.by_key.get(&key) {
-            return number;
+    fn bucket(&self, key: BucketKey) -> Option<u32> {
+        if let Some((latest, number)) = self.latest.get()
+            && latest == key
+        {
+            return Some(number);
         }
+        let number = *self.by_key.get(&key)?;
+        self.latest.set(Some((key, number)));
+        Some(number)
+    }
+
+    fn new_bucket(&mut self, key: BucketKey) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
-            self.buckets.push(Bucket::default());
+            self.buckets.push(Bucket::new());
             (self.buckets.len() - 1) as u32
         });
         self.by_key.insert(key, number);
@@ -296,14 +304,14 @@ mod tests {
     fn a_row_answers_until_the_watermark_has_passed_it() {
         let mut rows = MemoryRows::new(100, 1 << 20);
         assert_eq!(rows.record(&key(1), 5, Event::Tried, b"ignored"), RowState::Intent);
-        assert_eq!(rows.find(&key(1)), (RowState::Intent, &b""[..]));
+        assert_eq!(rows.find(&key(1), 5), (RowState::Intent, &b""[..]));
         assert_eq!(rows.record(&key(1), 5, Event::Succeeded, b"result"), RowState::Done);
         assert_eq!(rows.record(&key(2), 5, Event::RejectedCleanly, b"no"), RowState::Rejected);
         assert_eq!(rows.forget(&told(7, 1, &[]), 10), 0, "it has not passed");
-        assert_eq!(rows.find(&key(1)), (RowState::Done, &b"result"[..]));
+        assert_eq!(rows.find(&key(1), 5), (RowState::Done, &b"result"[..]));
         assert_eq!(rows.forget(&told(8, 2, &[]), 10), 1);
-        assert_eq!(rows.find(&key(1)), (RowState::Empty, &b""[..]));
-        assert_eq!(rows.find(&key(2)), (RowState::Rejected, &b"no"[..]));
+        assert_eq!(rows.find(&key(1), 5), (RowState::Empty, &b""[..]));
+        assert_eq!(rows.find(&key(2), 5), (RowState::Rejected, &b"no"[..]));
         let mut of_its_class = told(9, 0, &[]);
         of_its_class.marks[6] = 100;
         assert_eq!(rows.forget(&of_its_class, 10), 0, "another class");
@@ -317,7 +325,7 @@ mod tests {
         }
         let all = told(1, 200, &[]);
         assert_eq!(rows.forget(&all, 4), 4);
-        assert_eq!((rows.len(), rows.find(&key(199)).0), (196, RowState::Done));
+        assert_eq!((rows.len(), rows.find(&key(199), 0).0), (196, RowState::Done));
         assert_eq!(rows.forget(&all, 1_000), 196);
         assert_eq!((rows.len(), rows.answer_bytes, rows.by_key.len()), (0, 0, 0));
         rows.record(&key(7), 0, Event::Succeeded, b"r");
@@ -332,7 +340,7 @@ mod tests {
         }
         assert_eq!(rows.forget(&told(1, 120, &[0, 70, 71]), 1_000), 117);
         for sequence in [0, 70, 71, 120, 129] {
-            assert_eq!(rows.find(&key(sequence)), (RowState::Done, format!("result {sequence}").as_bytes()));
+            assert_eq!(rows.find(&key(sequence), 3), (RowState::Done, format!("result {sequence}").as_bytes()));
         }
         assert_eq!(rows.forget(&told(2, 120, &[71]), 1_000), 2);
         assert_eq!(rows.forget(&told(3, 130, &[]), 1_000), 11);
@@ -347,7 +355,7 @@ mod tests {
         let other = FenceKey { saga: SagaId::new(0, 1, 2), attempt: 0, step: 2 };
         rows.record(&other, 3, Event::Succeeded, b"new");
         assert_eq!(rows.forget(&told(0, 1, &[]), 1_000), 1);
-        assert_eq!((rows.find(&key(500)).0, rows.find(&other).0), (RowState::Empty, RowState::Done));
+        assert_eq!((rows.find(&key(500), 3).0, rows.find(&other, 3).0), (RowState::Empty, RowState::Done));
     }
 
     #[test]

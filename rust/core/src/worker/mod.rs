@@ -187,7 +187,7 @@ impl Worker {
                 let read = *self.plans.get(entry.plan).reads(&entry.header).get(place)?;
                 entry.sections().get(read)
             }
-            Doing::Compensation => match self.rows.find(&entry.key()) {
+            Doing::Compensation => match self.rows.find(&entry.key(), self.plans.get(entry.plan).class) {
                 (RowState::Done, result) if place == 0 => Some(result),
                 _ => None,
             },
@@ -330,7 +330,8 @@ impl Worker {
     /// Answers a RUN from its row in memory, or says that the action is to be called.
     fn ask_for_action(&mut self, at: u32) -> bool {
         let entry = self.running.at_mut(at);
-        let (state, answer) = self.rows.find(&entry.key());
+        let known = self.plans.get(entry.plan);
+        let (state, answer) = self.rows.find(&entry.key(), known.class);
         match on_run(state) {
             OnRun::Call => return true,
             OnRun::CallAgain => {
@@ -338,8 +339,7 @@ impl Worker {
                 return true;
             }
             OnRun::AnswerDone => {
-                let plan = &self.plans.get(entry.plan).plan;
-                send::done(&mut self.peer, plan, &entry.header, entry.sections(), answer);
+                send::done(&mut self.peer, &known.plan, &entry.header, entry.sections(), answer);
             }
             OnRun::AnswerRejected => send::fail(&mut self.peer, &entry.header, CauseCode::Rejected, true, answer),
             OnRun::Drop => self.stats.dropped += 1,
@@ -351,8 +351,9 @@ impl Worker {
     fn ask_for_compensation(&mut self, at: u32) -> bool {
         let entry = self.running.at(at);
         let key = entry.key();
-        let decision = on_undo(self.rows.find(&key).0);
-        self.rows.record(&key, self.plans.get(entry.plan).class, Event::UndoBegun, &[]);
+        let class = self.plans.get(entry.plan).class;
+        let decision = on_undo(self.rows.find(&key, class).0);
+        self.rows.record(&key, class, Event::UndoBegun, &[]);
         match decision {
             OnUndo::Compensate | OnUndo::CompensateUncertain => true,
             OnUndo::LeaveTombstone | OnUndo::AnswerUndone => {

@@ -3,6 +3,9 @@
 //! Entries are reused with the buffers of their bodies, so that a message costs a copy of its body and no allocation.
 //! At most one entry of a (saga, attempt, step) *runs*; an UNDO may wait beside its action until that has ended.
 
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use crate::fence::{Doing, FenceKey};
@@ -56,6 +59,12 @@ pub(super) fn key_of(header: &Header) -> FenceKey {
     FenceKey { saga: header.saga, attempt: header.attempt.get(), step: header.place.get() as u8 }
 }
 
+fn hash(key: &FenceKey) -> u64 {
+    let place = u64::from(key.saga.shard.get()) << 8 | u64::from(key.step);
+    let rest = u64::from(key.saga.nonce.get()) << 32 | u64::from(key.attempt);
+    FixedState::with_seed(0).hash_one((key.saga.sequence.get(), rest, place))
+}
+
 /// What a new entry is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
@@ -81,7 +90,7 @@ impl Running {
     }
 
     pub fn find(&self, key: &FenceKey) -> Option<u32> {
-        self.index.find(key.hash(), |&at| self.entries[at as usize].key() == *key).copied()
+        self.index.find(hash(key), |&at| self.entries[at as usize].key() == *key).copied()
     }
 
     pub fn at(&self, at: u32) -> &Entry {
@@ -114,7 +123,7 @@ impl Running {
     /// Ends what runs. What waited for it runs from now on.
     pub fn end(&mut self, at: u32) -> Option<u32> {
         let key = self.at(at).key();
-        if let Ok(entry) = self.index.find_entry(key.hash(), |&found| found == at) {
+        if let Ok(entry) = self.index.find_entry(hash(&key), |&found| found == at) {
             entry.remove();
         }
         let entry = self.at_mut(at);
@@ -174,7 +183,7 @@ impl Running {
     fn run(&mut self, at: u32) {
         self.at_mut(at).state = EntryState::Running;
         let entries = &self.entries;
-        let hash_at = |&at: &u32| entries[at as usize].key().hash();
+        let hash_at = |&at: &u32| hash(&entries[at as usize].key());
         self.index.insert_unique(hash_at(&at), at, hash_at);
     }
 }
