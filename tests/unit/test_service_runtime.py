@@ -1,10 +1,12 @@
 """A service's process between doubles of core and link: which handler is called where, and what is said of it."""
 
 import asyncio
+import gc
 import itertools
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,38 @@ def test_failures_are_judged_by_policy_and_phase() -> None:
         ]
 
     run(bench, test)
+
+
+def test_errors_go_without_the_garbage_collector() -> None:
+    seen: list[weakref.ref[Exception]] = []
+
+    class Seen(Rejected):
+        def __init__(self) -> None:
+            super().__init__("no")
+            seen.append(weakref.ref(self))
+
+    service = Service("shop")
+
+    @service.action(compensation=False)
+    def price(order: Order) -> Priced:
+        raise Seen
+
+    @service.action(compensation=False)
+    async def gauge(order: Order) -> Priced:
+        raise Seen
+
+    bench = Bench(service)
+
+    async def test() -> None:
+        works = [bench.work(step) for step in ("price", "price", "gauge")]
+        assert await bench.said(*works) == [(Verdict.REJECTED, b"no")] * 3
+        assert [found() for found in seen] == [None] * 3
+
+    gc.disable()
+    try:
+        run(bench, test)
+    finally:
+        gc.enable()
 
 
 def test_compensations_get_the_result_or_none_and_are_never_given_up() -> None:

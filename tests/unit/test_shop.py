@@ -217,7 +217,7 @@ for order in incoming_orders(500, reject=0.3, seed=3):
     for step in (charge, reserve):
         step.undo.function(order, results.get(step))
     create.undo.function(order, created)
-assert not memory.open_orders
+assert not any(memory.open_orders.values())
 assert not any(memory.balances.values())
 assert not any(memory.reserved_pieces.values())
 """

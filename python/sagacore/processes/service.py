@@ -380,21 +380,26 @@ class ServiceProcess:
     def _report(self, call: Call) -> None:
         """Log what a handler raised, with its traceback, but not each time that it does."""
         error, handler = call.error, call.handler
-        if error is None or isinstance(error, Rejected):
+        if error is None:
             return
         time_ms = now_ms()
-        if time_ms - handler.reported_ms < REPORT_MS:
+        if isinstance(error, Rejected):
+            pass
+        elif time_ms - handler.reported_ms < REPORT_MS:
             handler.unreported += 1
-            return
-        log.warning(
-            "%s of %s failed, try %d (%d more such since the last report)",
-            "compensation" if handler.is_undo else "action",
-            handler.title,
-            call.tries,
-            handler.unreported,
-            exc_info=error,
-        )
-        handler.reported_ms, handler.unreported = time_ms, 0
+        else:
+            log.warning(
+                "%s of %s failed, try %d (%d more such since the last report)",
+                "compensation" if handler.is_undo else "action",
+                handler.title,
+                call.tries,
+                handler.unreported,
+                exc_info=error,
+            )
+            handler.reported_ms, handler.unreported = time_ms, 0
+        # Its frames hold the batch that the error is in: a ring, which only the garbage collector would undo. With
+        # rejections by the thousand the process stood still for tens of milliseconds, again and again.
+        error.__traceback__ = None
 
 
 def _started(handler: Handler, work: Work) -> Any:

@@ -29,7 +29,7 @@ from .customers import CUSTOMERS, SHELVES, SOLD_OUT_SKU, customer_name, sku_name
 __all__ = ["inventory", "orders", "payments", "shipping"]
 
 numbers = itertools.count(1)
-open_orders: set[str] = set()
+open_orders = {customer_name(n): 0 for n in range(CUSTOMERS)}
 balances = {customer_name(n): 0 for n in range(CUSTOMERS)}
 shelves = {sku_name(n): n for n in range(SHELVES)}
 reserved_pieces = dict.fromkeys(shelves, 0)
@@ -37,13 +37,14 @@ reserved_pieces = dict.fromkeys(shelves, 0)
 
 @create.action
 def _(order: Order) -> Created:
-    open_orders.add(order.order_id)
+    open_orders[order.customer] += 1
     return Created(next(numbers))
 
 
 @create.compensation
 def _(order: Order, created: Created | None) -> None:
-    open_orders.discard(order.order_id)
+    if created is not None:
+        open_orders[order.customer] -= 1
 
 
 @charge.action
