@@ -1,7 +1,8 @@
 """A log that a thread writes and syncs, off the path: what is appended while it syncs goes into the next write.
 
 The file is written with zeros first, so that a sync writes data only, and is written over from its start when it is
-full, as the product recycles its segments. Syncs begin at least a millisecond apart; alone, at once.
+full, as the product recycles its segments. Syncs begin at least a quarter of a millisecond apart, as the
+product's; alone, at once.
 """
 
 import os
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 FILE_BYTES = 64 << 20
-SYNC_INTERVAL_S = 0.001
+SYNC_INTERVAL_S = 0.000_25
 BUFFERS_MAX = 1_024
 """What the system takes in one write."""
 ZEROS = bytes(1 << 20)

@@ -61,7 +61,7 @@ def broker(
     durability: Literal["sync", "os", "memory"] = "sync",
     visibility: Literal["strict", "relaxed"] = "strict",
     segment_bytes: int = 64 << 20,
-    sync_interval_us: int = 1_000,
+    sync_interval_us: int = 250,
     stuck_after_ms: int = 60_000,
     outcomes_max: int = 1 << 20,
     outcomes_ms: int = 600_000,

@@ -40,7 +40,7 @@ class BrokerOptions:
     visibility: Literal["strict", "relaxed"] = "strict"
     """Whether all that a transaction publishes waits until it is durable, or only what decides."""
     segment_bytes: int = 64 << 20
-    sync_interval_us: int = 1_000
+    sync_interval_us: int = 250
     """Under load, syncs begin at least so far apart; alone, at once."""
     stuck_after_ms: int = 60_000
     outcomes_max: int = 1 << 20

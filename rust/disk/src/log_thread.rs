@@ -2,7 +2,7 @@
 //!
 //! One commit is in flight at a time. What is handed over meanwhile goes out together with the next one. When the log
 //! was idle a batch that somebody waits for is committed at once; under load commits begin at least `sync_interval_us`
-//! apart, so that each carries more. A batch that nobody waits for is given so long to find company: else one saga
+//! apart, so that each carries more. A batch that nobody waits for is given `patience_us` to find company: else one saga
 //! alone, all of whose steps run ahead of the log, would find the disk busy with them when its outcome comes. Anything
 //! that fails stops the log for good: see `poisoned`.
 
@@ -30,15 +30,17 @@ const NOTE_BYTES: usize = 16;
 /// How the log's thread works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThreadOptions {
-    /// Under load, commits begin at least so far apart, and what nobody waits for may wait so long. 0: back to back.
+    /// Under load, commits begin at least so far apart. 0: back to back.
     pub sync_interval_us: u64,
+    /// What nobody waits for may wait so long. Longer than a saga alone takes.
+    pub patience_us: u64,
     /// Batches that may wait for the thread.
     pub queue_batches: usize,
 }
 
 impl Default for ThreadOptions {
     fn default() -> Self {
-        Self { sync_interval_us: 1_000, queue_batches: 4_096 }
+        Self { sync_interval_us: 250, patience_us: 5_000, queue_batches: 4_096 }
     }
 }
 
@@ -101,13 +103,14 @@ impl LogThread {
         let (commands, received) = sync_channel(options.queue_batches.max(1));
         let (next_lsn, payload_bytes_max) = (writer.next_lsn(), writer.config().payload_bytes_max());
         let is_synced = writer.config().durability == sagacore_broker::log::Durability::Sync;
-        let interval = if is_synced { Duration::from_micros(options.sync_interval_us) } else { Duration::ZERO };
+        let if_synced = |us| if is_synced { Duration::from_micros(us) } else { Duration::ZERO };
         let mut worker = Worker {
             preparer: Preparer::start(shared.clone()).map_err(failed)?,
             writer,
             commands: received,
             shared: shared.clone(),
-            interval,
+            interval: if_synced(options.sync_interval_us),
+            patience: if_synced(options.patience_us),
             group_batches_max: options.queue_batches.max(1),
             last_began: Instant::now(),
             waiting: None,
@@ -281,6 +284,7 @@ struct Worker<D: Disk> {
     shared: Arc<Shared>,
     preparer: Preparer<D>,
     interval: Duration,
+    patience: Duration,
     group_batches_max: usize,
     /// When the last commit began.
     last_began: Instant,
@@ -352,7 +356,7 @@ where
     /// Takes what is queued, and what comes until the commit may begin.
     fn gather(&mut self, first: Command, not_before: Instant) -> Result<Next, LogError> {
         let mut command = first;
-        let mut begin_at = not_before.max(Instant::now() + self.interval);
+        let mut begin_at = not_before.max(Instant::now() + self.patience);
         for _ in 0..self.group_batches_max {
             if command.is_awaited() {
                 begin_at = not_before;

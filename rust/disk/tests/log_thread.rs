@@ -43,7 +43,7 @@ fn append(log: &mut LogThread, payload: &[u8]) -> u64 {
 }
 
 fn at_once() -> ThreadOptions {
-    ThreadOptions { sync_interval_us: 0, ..ThreadOptions::default() }
+    ThreadOptions { sync_interval_us: 0, patience_us: 0, ..ThreadOptions::default() }
 }
 
 #[test]
@@ -143,24 +143,24 @@ fn under_load_commits_keep_their_distance_and_alone_there_is_none() {
 
 #[test]
 fn what_nobody_waits_for_goes_with_the_next_that_somebody_does() {
-    let interval = Duration::from_millis(400);
+    let patience = Duration::from_millis(400);
     let directory = Directory::new();
-    let options = ThreadOptions { sync_interval_us: interval.as_micros() as u64, ..ThreadOptions::default() };
+    let options = ThreadOptions { patience_us: patience.as_micros() as u64, ..ThreadOptions::default() };
     let (_, mut log) = start(&directory, config(SMALL), options);
     for _ in 0..3 {
         let began = Instant::now();
         let lazy = log.append(FrameType::Batch, 7, b"lazy".to_vec(), false).unwrap();
-        std::thread::sleep(interval / 8);
+        std::thread::sleep(patience / 8);
         assert!(log.durable_lsn() < lazy, "nobody waits for it");
         let awaited = append(&mut log, b"awaited");
         wait_for(&log, awaited);
-        assert!(began.elapsed() < interval, "{:?}", began.elapsed());
-        std::thread::sleep(interval);
+        assert!(began.elapsed() < patience, "{:?}", began.elapsed());
+        std::thread::sleep(patience);
     }
     let began = Instant::now();
     let alone = log.append(FrameType::Batch, 7, b"alone".to_vec(), false).unwrap();
     wait_for(&log, alone);
-    assert!(began.elapsed() < interval * 4, "a lazy one alone took {:?}", began.elapsed());
+    assert!(began.elapsed() < patience * 4, "a lazy one alone took {:?}", began.elapsed());
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn an_idle_log_says_that_it_is_durable() {
 #[test]
 fn batches_are_bounded_and_so_is_the_queue() {
     let directory = Directory::new();
-    let options = ThreadOptions { queue_batches: 4, sync_interval_us: 0 };
+    let options = ThreadOptions { queue_batches: 4, ..at_once() };
     let (disk, mut log) = start(&directory, config(SMALL), options);
     disk.faults.sync_ms.store(30, Ordering::Relaxed);
     let lsn = append(&mut log, b"first");
