@@ -2,9 +2,9 @@
 //!
 //! One commit is in flight at a time. What is handed over meanwhile goes out together with the next one. When the log
 //! was idle a batch that somebody waits for is committed at once; under load commits begin at least `sync_interval_us`
-//! apart, so that each carries more. A batch that nobody waits for is given `patience_us` to find company: else one saga
-//! alone, all of whose steps run ahead of the log, would find the disk busy with them when its outcome comes. Anything
-//! that fails stops the log for good: see `poisoned`.
+//! apart, so that each carries more. A batch that nobody waits for is given `patience_us` to find company: else one
+//! saga alone, all of whose steps run ahead of the log, would find the disk busy with them when its outcome comes.
+//! Anything that fails stops the log for good: see `poisoned`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
