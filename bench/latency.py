@@ -26,7 +26,7 @@ from .tables import table
 
 TURNS = 10
 TURN_SAGAS = 100
-FULL_LOAD = 4_096
+FULL_LOAD = 16_384
 """Sagas in flight where half of the throughput is asked for."""
 SHARE_OF_FULL = 0.5
 MODULES = {"shipping": telling_shop.__name__}
@@ -81,6 +81,7 @@ async def _loaded(plant: Plant, load: Load) -> dict[str, Any]:
     def failed_s(outcome: Compensated) -> float:
         return telling_shop.rejected_s(outcome.reason)
 
+    await load.warm_up(plant)
     rate = SHARE_OF_FULL * (await load.sagas(plant, FULL_LOAD)).sagas_per_s
     completed_ms = await open_loop(plant, load.orders(rate), rate=rate)
     undone_rate = SHARE_OF_FULL * (await load.sagas(plant, FULL_LOAD, 1.0)).sagas_per_s

@@ -11,9 +11,11 @@ from .closed_loop import closed_loop
 from .figures import Figures
 from .plant import OrderBook, Plant
 
-IN_FLIGHT = (64, 512, 4_096)
+IN_FLIGHT = (64, 512, 4_096, 16_384)
 PROBE_SAGAS = 2_000
 ROW_SAGAS_MAX = 300_000
+WARM_UP_SAGAS = 400_000
+"""Until the log has as many segments as it keeps, and writes over old ones: what a broker does after some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,10 @@ class Load:
 
     book: OrderBook
     row_s: float
+
+    async def warm_up(self, plant: Plant) -> None:
+        """Bring the processes to where they are after their first seconds at full load."""
+        await closed_loop(plant, place_order, self.book.take(WARM_UP_SAGAS), in_flight=IN_FLIGHT[-1])
 
     async def sagas(self, plant: Plant, in_flight: int, rejected: float = 0.0) -> Figures:
         """One row of the product, with this share of orders rejected."""
