@@ -9,5 +9,7 @@ mod delivery;
 pub mod log;
 mod state;
 
-pub use broker::{Broker, Config, Opened, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds};
-pub use state::{Copied, Window, copied};
+pub use broker::{
+    Broker, Config, Opened, ParkingBounds, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds,
+};
+pub use state::{Copied, Saga, State, Token, Window, copied};

@@ -4,10 +4,12 @@
 //!
 //! A sweep copies all that is live, and begins with the plans. So whatever a replay meets, it has met its plan before.
 
+use std::collections::VecDeque;
+
 use sagacore_core::mutation::{Mutation, is_broken};
 
 use super::{Broker, Record, RecordKind};
-use crate::state::{At, SagaRef, State};
+use crate::state::{At, CopyPlace, State};
 
 /// Copies gathered into one record, about, and the share of a segment that they may take at most.
 const COPY_BYTES: usize = 256 * 1024;
@@ -46,9 +48,15 @@ struct Job {
 /// Sagas and outcomes that began before the last of the plans was copied.
 struct Rest {
     before_lsn: u64,
-    sagas: Vec<SagaRef>,
+    /// Pages of sequences in which sagas run, and the next sequence in the last one. By sequence, not by reference: a
+    /// saga may be parked and read back meanwhile.
+    pages: Vec<u64>,
+    next: u64,
     next_outcome: u64,
 }
+
+/// Sequences of a page.
+const PAGE: u64 = 256;
 
 impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
@@ -99,10 +107,11 @@ impl Broker {
             let state = &mut self.state;
             let rest = job.rest.get_or_insert_with(|| Rest {
                 before_lsn: at.lsn,
-                sagas: state.sagas.keys().collect(),
+                pages: pages_of(state),
+                next: 0,
                 next_outcome: state.outcomes.first(),
             });
-            rest.copy(state, at, bytes_max, &mut out);
+            rest.copy(state, at, bytes_max, &mut out, &mut self.parking.moves);
         }
         if is_paid {
             self.compaction.allowed_bytes -= bytes_max;
@@ -129,16 +138,48 @@ impl Broker {
     }
 }
 
+/// The pages of sequences in which sagas run, the first one last.
+fn pages_of(state: &State) -> Vec<u64> {
+    let in_memory = state.sagas.values().map(|saga| saga.id.sequence.get() / PAGE);
+    let mut pages: Vec<u64> = in_memory.collect();
+    pages.dedup();
+    pages.extend(state.all_parked().map(|(sequence, ..)| sequence / PAGE));
+    pages.sort_unstable_by(|one, other| other.cmp(one));
+    pages.dedup();
+    pages
+}
+
 impl Rest {
-    fn copy(&mut self, state: &mut State, at: At, bytes_max: usize, out: &mut Vec<u8>) {
+    fn copy(
+        &mut self,
+        state: &mut State,
+        at: At,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+        moves: &mut VecDeque<(u64, u64, CopyPlace)>,
+    ) {
         while out.len() < bytes_max {
-            let Some(saga) = self.sagas.pop() else { break };
-            if state.sagas.contains_key(saga) && !is_broken(Mutation::SagaNotCopied) {
+            let Some(sequence) = self.next_sequence() else { break };
+            if is_broken(Mutation::SagaNotCopied) {
+                continue;
+            }
+            if let Some(saga) = state.saga_by_sequence(sequence) {
                 state.copy_saga(saga, at, out);
+            } else if let Some(place) = state.copy_parked(sequence, out) {
+                moves.push_back((at.lsn, sequence, place));
             }
         }
         if out.len() < bytes_max {
             self.next_outcome = state.copy_outcomes(self.next_outcome, self.before_lsn, at, bytes_max, out);
         }
+    }
+
+    fn next_sequence(&mut self) -> Option<u64> {
+        let sequence = self.pages.last()? * PAGE + self.next;
+        self.next = (self.next + 1) % PAGE;
+        if self.next == 0 {
+            self.pages.pop();
+        }
+        Some(sequence)
     }
 }

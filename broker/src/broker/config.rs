@@ -2,7 +2,7 @@
 
 use sagacore_core::limits::STUCK_AFTER_MS_DEFAULT;
 
-use super::WatermarkBounds;
+use super::{ParkingBounds, WatermarkBounds};
 use crate::state::Window;
 
 /// A record of this size is closed, unless the host says otherwise.
@@ -26,6 +26,7 @@ pub struct Config {
     pub outcomes: Window,
     pub stuck_after_ms: u64,
     pub watermarks: WatermarkBounds,
+    pub parking: ParkingBounds,
     /// Nothing is added to a record that has as many bytes. With one more transaction it must still fit into the log.
     pub record_bytes: usize,
     /// Keys the hash of users' keys, where the log is new. Drawn at random by the host.
@@ -40,6 +41,7 @@ impl Default for Config {
             outcomes: Window::default(),
             stuck_after_ms: STUCK_AFTER_MS_DEFAULT,
             watermarks: WatermarkBounds::default(),
+            parking: ParkingBounds::default(),
             record_bytes: RECORD_BYTES_DEFAULT,
             secret: [0; 16],
         }

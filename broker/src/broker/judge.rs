@@ -59,8 +59,10 @@ impl Broker {
         if key.is_empty() || key.len() > KEY_BYTES_MAX || input.len() > known.plan.input_max {
             return Err(Refused(Refusal::TooLarge, "the key is empty, or key or input are too large"));
         }
+        let (class, deadline_ms) = (known.plan.deadline_class(), time_ms + known.plan.deadline_ms);
         let correlation = header.amount.get();
-        if let Some((sequence, same)) = self.state.known_start(header.plan.get(), sections) {
+        if let Some(sequence) = self.known_start(key) {
+            let same = self.state.has_digest(sequence, header.plan.get(), input);
             if !same && !is_broken(Mutation::KeyConflictIgnored) {
                 return Err(Refused(Refusal::KeyConflict, "the key was used with another plan or input"));
             }
@@ -69,11 +71,14 @@ impl Broker {
         if let Some(reason) = self.full() {
             return Err(Refused(Refusal::Full, reason));
         }
-        let class = known.plan.deadline_class();
-        let deadline_ms = time_ms + known.plan.deadline_ms;
         self.check_class(class)?;
         self.begin(session, message, plan, deadline_ms, time_ms);
         Ok(())
+    }
+
+    /// The saga that runs or is remembered and was started under this key.
+    fn known_start(&mut self, key: &[u8]) -> Option<u64> {
+        self.sequence_of_key(key).filter(|_| !is_broken(Mutation::StartsNotDeduplicated))
     }
 
     fn begin(&mut self, session: SessionRef, message: &Message<'_>, plan: u32, deadline_ms: u64, time_ms: u64) {
@@ -140,7 +145,8 @@ impl Broker {
     fn find_all(&mut self, keys: &[Key]) -> Judged {
         self.consumed.clear();
         for key in keys {
-            self.consumed.push(self.state.pending(key).ok_or(STALE)?);
+            let token = self.find(key).ok_or(STALE)?;
+            self.consumed.push(token);
         }
         Ok(())
     }

@@ -5,10 +5,12 @@
 //! (strict visibility), or what decides (relaxed). No clock, socket or file: time is an argument, frames and records
 //! are values.
 
+mod begun;
 mod compaction;
 mod config;
 mod follow;
 mod judge;
+mod parking;
 mod recovery;
 mod requests;
 mod room;
@@ -27,6 +29,8 @@ use crate::delivery::{Fifo, Queues, answer};
 use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, State, TokenRef, encode_cause};
 use compaction::Compaction;
 pub use config::{Config, Room, Visibility};
+use parking::Parking;
+pub use parking::ParkingBounds;
 pub use recovery::{Opened, Unreadable};
 pub use watermark::WatermarkBounds;
 use watermark::Watermarks;
@@ -107,15 +111,16 @@ pub struct Broker {
     ticked_ms: u64,
     /// By plan: sagas of one plan run equally long.
     deadlines: Vec<Fifo<SagaRef>>,
-    /// Sagas that turned round or passed their pivot.
-    turned: Fifo<SagaRef>,
-    /// Listed as stuck, and perhaps resolved or ended since; swept when it has this length.
-    stuck: Vec<SagaRef>,
+    /// Sagas that turned round or passed their pivot, by sequence.
+    turned: Fifo<u64>,
+    /// Listed as stuck, by sequence, and perhaps resolved or ended since; swept when it has this length.
+    stuck: Vec<u64>,
     sweep_stuck_at: usize,
     /// Sessions whose transactions were judged since the last flush.
     judged: Vec<SessionRef>,
     watermarks: Watermarks,
     compaction: Compaction,
+    parking: Parking,
     /// Room on the disk, as the host last said; none where the log is in memory.
     room: Option<Room>,
     /// Bytes that went into records since then: the disk has so many less, or soon will.
@@ -130,6 +135,8 @@ pub struct Broker {
     /// A transaction on the broker's own account.
     own: Vec<u8>,
     over_limit: Vec<TokenRef>,
+    /// Sagas that a key may name.
+    named: Vec<u64>,
     refused: u64,
     stale: u64,
     spills: u64,
@@ -162,6 +169,7 @@ impl Broker {
             judged: Vec::new(),
             watermarks: Watermarks::new(config.watermarks),
             compaction: Compaction::default(),
+            parking: Parking::default(),
             room: None,
             recorded_bytes: 0,
             log_bytes: 0,
@@ -171,6 +179,7 @@ impl Broker {
             applied: Applied::default(),
             own: Vec::new(),
             over_limit: Vec::new(),
+            named: Vec::new(),
             refused: 0,
             stale: 0,
             spills: 0,
@@ -193,6 +202,9 @@ impl Broker {
 
     /// Judges what a peer sent. Answers wait for `take_frames`.
     pub fn receive(&mut self, identity: &[u8], frame: &[u8], now_ms: u64) {
+        if self.failed().is_some() {
+            return;
+        }
         let time_ms = self.time_ms(now_ms);
         let transactions = match Transactions::parse(frame) {
             Ok(transactions) => transactions,
@@ -268,7 +280,7 @@ impl Broker {
             self.refused += 1
         }
         for key in transaction.consumes {
-            let Some(token) = self.state.pending(key).filter(|_| !is_broken(Mutation::RefusedKeepsLease)) else {
+            let Some(token) = self.find(key).filter(|_| !is_broken(Mutation::RefusedKeepsLease)) else {
                 continue;
             };
             if refusal == Refusal::Stale {
@@ -353,12 +365,19 @@ impl Broker {
 
     /// From now on the saga must end soon, or it is listed as stuck.
     fn watch(&mut self, saga: SagaRef, time_ms: u64) {
-        let sagas = &self.state.sagas;
-        self.turned.push(time_ms + self.config.stuck_after_ms, saga, |saga| sagas.contains_key(saga));
+        self.watch_by_sequence(self.state.sagas[saga].id.sequence.get(), time_ms);
+    }
+
+    fn watch_by_sequence(&mut self, sequence: u64, time_ms: u64) {
+        let (state, due_ms) = (&self.state, time_ms + self.config.stuck_after_ms);
+        self.turned.push(due_ms, sequence, |sequence| state.is_running(sequence));
     }
 
     /// Ends deadlines, leases, delays and silent sessions.
     pub fn tick(&mut self, now_ms: u64) {
+        if self.failed().is_some() {
+            return;
+        }
         let time_ms = self.time_ms(now_ms);
         self.allow_copies();
         if time_ms.saturating_sub(self.ticked_ms) > 2 * HEARTBEAT_MS || self.owes_much() {
@@ -374,6 +393,7 @@ impl Broker {
         self.tick_deadlines(time_ms);
         self.tick_stuck(time_ms);
         self.tick_exceptions();
+        self.tick_parking(time_ms);
         self.state.forget(time_ms);
         self.queues.sessions.confirm_all();
         self.settle(time_ms);
@@ -393,7 +413,7 @@ impl Broker {
                     time_ms,
                 );
             } else {
-                self.list_as_stuck(saga);
+                self.list_as_stuck(self.state.sagas[saga].id.sequence.get());
             }
         }
     }
@@ -404,40 +424,48 @@ impl Broker {
                 let sagas = &self.state.sagas;
                 let due = self.deadlines[plan].pop_due(time_ms, |saga| sagas.contains_key(saga));
                 let Some(saga) = due else { break };
-                if self.state.may_abort(saga) {
-                    self.abort(saga, CauseCode::Deadline, None, "the deadline passed", time_ms);
-                } else {
-                    self.watch(saga, time_ms);
-                }
+                self.end_deadline(saga, time_ms);
             }
+        }
+        while self.batch.len() < self.config.record_bytes {
+            let Some(saga) = self.pop_parked_deadline(time_ms) else { break };
+            self.end_deadline(saga, time_ms);
+        }
+    }
+
+    fn end_deadline(&mut self, saga: SagaRef, time_ms: u64) {
+        self.note_deadline_passed(saga);
+        if self.state.may_abort(saga) {
+            self.abort(saga, CauseCode::Deadline, None, "the deadline passed", time_ms);
+        } else {
+            self.watch(saga, time_ms);
         }
     }
 
     fn tick_stuck(&mut self, time_ms: u64) {
         loop {
-            let sagas = &self.state.sagas;
-            let Some(saga) = self.turned.pop_due(time_ms, |saga| sagas.contains_key(saga)) else { return };
-            self.list_as_stuck(saga);
+            let state = &self.state;
+            let Some(sequence) = self.turned.pop_due(time_ms, |sequence| state.is_running(sequence)) else { return };
+            self.list_as_stuck(sequence);
         }
     }
 
     /// A notice, not a state: the saga goes on, and an operator should look.
-    fn list_as_stuck(&mut self, saga: SagaRef) {
-        if is_broken(Mutation::StuckNeverListed) || std::mem::replace(&mut self.state.sagas[saga].stuck, true) {
+    fn list_as_stuck(&mut self, sequence: u64) {
+        if is_broken(Mutation::StuckNeverListed) || !self.state.set_stuck(sequence) {
             return;
         }
         if self.stuck.len() >= self.sweep_stuck_at {
-            let sagas = &self.state.sagas;
-            self.stuck.retain(|&saga| sagas.get(saga).is_some_and(|saga| saga.stuck));
+            let state = &self.state;
+            self.stuck.retain(|&sequence| state.is_stuck(sequence));
             self.sweep_stuck_at = 1024.max(2 * self.stuck.len());
         }
-        self.stuck.push(saga);
+        self.stuck.push(sequence);
     }
 
-    /// The sagas that are stuck.
-    fn stuck(&self) -> impl Iterator<Item = SagaRef> + '_ {
-        let is_stuck = |saga: &SagaRef| self.state.sagas.get(*saga).is_some_and(|saga| saga.stuck);
-        self.stuck.iter().copied().filter(is_stuck)
+    /// The sagas that are stuck, by sequence.
+    fn stuck(&self) -> impl Iterator<Item = u64> + '_ {
+        self.stuck.iter().copied().filter(|&sequence| self.state.is_stuck(sequence))
     }
 
     /// Aborts a saga on the broker's own account: one record with the cause, from which REVOKED follows.
@@ -462,6 +490,9 @@ impl Broker {
     /// The next record to write, if there is one. Call it until there is none: then what may run ahead of the records
     /// is on its way.
     pub fn flush(&mut self, now_ms: u64) -> Option<Record> {
+        if self.failed().is_some() {
+            return None;
+        }
         if let Some(record) = self.closed.pop_front() {
             return Some(record);
         }
@@ -477,7 +508,7 @@ impl Broker {
             }
         }
         if self.batch.is_empty() {
-            let copies = self.compact(time_ms);
+            let copies = self.compact(time_ms).or_else(|| self.copy_waiting(time_ms));
             self.compute_watermark(time_ms);
             self.settle(time_ms);
             return copies;
@@ -509,6 +540,7 @@ impl Broker {
     /// All records up to this one are durable: what they caused becomes visible.
     pub fn synced(&mut self, lsn: u64, now_ms: u64) {
         self.durable_lsn = self.durable_lsn.max(lsn);
+        self.park_copied();
         self.tell_watermarks();
         self.settle(self.time_ms(now_ms));
     }
@@ -556,7 +588,9 @@ impl Broker {
 
     /// Takes what is to be sent, with the identities that it goes to.
     pub fn take_frames(&mut self, out: &mut Vec<(Box<[u8]>, Vec<u8>)>) {
-        self.queues.sessions.take_frames(out);
+        if self.failed().is_none() {
+            self.queues.sessions.take_frames(out);
+        }
     }
 
     /// A frame could not be sent: the peer is gone, or takes nothing any more.
@@ -579,5 +613,10 @@ impl Broker {
 
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The same, to look at what is parked.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 }

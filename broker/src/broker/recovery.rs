@@ -5,7 +5,7 @@ use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::Transaction;
 
 use super::{Broker, Record, RecordKind, Visibility};
-use crate::state::{At, SagaRef, TokenRef};
+use crate::state::{At, SagaRef, Timer, TokenRef};
 
 /// A record of the log that the broker cannot read: it was written by another version.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,7 @@ impl Broker {
         self.replayed(time_ms);
         self.set_timers(time_ms);
         self.enqueue_all();
+        self.open_parked(time_ms);
         self.open_watermarks();
         self.state.counters = crate::state::Counters::default();
         let mut payload = Vec::new();
@@ -108,9 +109,10 @@ impl Broker {
             self.state.sagas.iter().map(|(saga, found)| (found.deadline_ms, saga)).collect();
         sagas.sort_unstable();
         for (_, saga) in sagas {
-            if self.state.sagas[saga].has_turned() {
+            let found = &self.state.sagas[saga];
+            if found.has_turned() {
                 self.watch(saga, time_ms);
-            } else {
+            } else if found.timer == Timer::Queued {
                 self.set_deadline(saga);
             }
         }
@@ -118,7 +120,7 @@ impl Broker {
 
     fn enqueue_all(&mut self) {
         let mut tokens: Vec<(u64, TokenRef)> = Vec::with_capacity(self.state.tokens.len());
-        for (token, found) in &mut self.state.tokens {
+        for (token, found) in self.state.tokens.iter_mut() {
             found.deliveries = found.deliveries.max(1);
             tokens.push((self.state.sagas[found.saga].age, token));
         }

@@ -63,14 +63,28 @@ impl Broker {
     }
 
     /// The sequence of the saga that a request names, by id or by key, if it runs or is remembered.
-    fn named(&self, message: &Message<'_>) -> Option<u64> {
+    fn named(&mut self, message: &Message<'_>) -> Option<u64> {
         let id = message.header.saga;
         if message.header.has(Flags::BY_KEY) {
             let key = message.sections().get(Section::KEY)?;
-            return self.state.sequence_of_key(self.state.hash_key(key));
+            return self.sequence_of_key(key);
         }
+        self.recall(id.sequence.get());
         let ended = || self.state.outcomes.get(id.sequence.get()).is_some_and(|outcome| outcome.id == id);
         (self.state.saga(id).is_some() || ended()).then(|| id.sequence.get())
+    }
+
+    /// The saga that runs or is remembered and was started under this key; of several the latest.
+    pub(super) fn sequence_of_key(&mut self, key: &[u8]) -> Option<u64> {
+        let key_hash = self.state.hash_key(key);
+        let mut found = std::mem::take(&mut self.named);
+        self.state.sequences_of_key(key_hash, &mut found);
+        for &sequence in &found {
+            self.recall(sequence);
+        }
+        let sequence = found.iter().rev().copied().find(|&sequence| self.state.has_key(sequence, key_hash));
+        self.named = found;
+        sequence
     }
 
     /// The outcome goes to this session too: at once if the saga has ended, as far as that is durable.
@@ -223,6 +237,7 @@ impl Broker {
     /// An operator retries, skips or resolves a step that is stuck (rule 7).
     fn resolve(&mut self, session: SessionRef, message: &Message<'_>, time_ms: u64) -> Judged {
         let (header, sections) = (message.header, message.sections());
+        self.recall(header.saga.sequence.get());
         let saga = self.state.saga(header.saga).ok_or(UNKNOWN)?;
         let reason = String::from_utf8_lossy(sections.get(Section::TEXT).unwrap_or_default()).into_owned();
         let reason: String = reason.chars().take(REASON_BYTES_MAX / 4).collect();
@@ -251,9 +266,10 @@ impl Broker {
     }
 
     fn note_resolved(&mut self, saga: SagaRef, time_ms: u64) {
-        self.stuck.retain(|&other| other != saga);
         if let Some(found) = self.state.sagas.get_mut(saga) {
             found.stuck = false;
+            let sequence = found.id.sequence.get();
+            self.stuck.retain(|&other| other != sequence);
             self.watch(saga, time_ms);
         }
     }
@@ -312,9 +328,11 @@ impl Broker {
     }
 
     /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set]; as many as fit.
-    fn list_stuck(&self) -> Vec<u8> {
+    fn list_stuck(&mut self) -> Vec<u8> {
         let (mut listed, mut items) = (0, Vec::new());
-        for saga in self.stuck().take(STUCK_LISTED_MAX) {
+        let stuck: Vec<u64> = self.stuck().take(STUCK_LISTED_MAX).collect();
+        for sequence in stuck {
+            let Some(saga) = self.recall(sequence) else { break };
             let out = &mut items;
             let before = out.len();
             let found = &self.state.sagas[saga];
@@ -356,8 +374,9 @@ impl Broker {
             ("spills", self.spills),
             ("stale", self.stale),
             ("refused", self.refused),
-            ("running", state.sagas.len() as u64),
-            ("pending", state.tokens.len() as u64),
+            ("running", state.running() as u64),
+            ("parked", state.parked() as u64),
+            ("pending", state.pending_tokens() as u64),
             ("stuck", stuck),
             ("remembered", state.outcomes.len() as u64),
             ("plans", state.plans.len() as u64),

@@ -38,7 +38,7 @@ impl Broker {
             room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
                 || is_broken(Mutation::RoomIgnored)
         };
-        if self.state.sagas.len() >= SAGAS_MAX || self.state.body_bytes >= BODY_BYTES_MAX {
+        if self.state.running() >= SAGAS_MAX || self.state.body_bytes >= BODY_BYTES_MAX {
             Some("the broker is full: no new saga now, so many are running")
         } else if !self.room.is_none_or(enough) {
             Some("the broker's disk is full: no new saga now, what is left is for the running ones")

@@ -9,8 +9,8 @@ use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::watermark::Watermark;
 use sagacore_core::wire::{Header, Kind, Refusal, Role, Section, TransactionWriter};
 
+use super::begun::Begun;
 use super::{Broker, Refused};
-use crate::delivery::Fifo;
 use crate::state::{SagaRef, SessionRef, State};
 
 /// What may be kept because of sagas that do not end.
@@ -31,11 +31,10 @@ impl Default for WatermarkBounds {
 /// See the module's text.
 pub(super) struct Watermarks {
     bounds: WatermarkBounds,
-    /// By class: the sagas that it waits for, in order of age, each with its place among all of the class.
-    waits_for: [Fifo<SagaRef>; WATERMARK_CLASSES],
-    begun: [u64; WATERMARK_CLASSES],
-    /// Running sagas that none waits for, and perhaps some that have ended since.
-    exceptions: Vec<SagaRef>,
+    /// By class: the sagas that it waits for, in order of age.
+    waits_for: [Begun; WATERMARK_CLASSES],
+    /// Running sagas that none waits for, and perhaps some that have ended since: their sequences.
+    exceptions: Vec<u64>,
     /// What is to be told once it is durable, and when it was computed.
     next: Option<Watermark>,
     computed_ms: u64,
@@ -47,7 +46,6 @@ impl Watermarks {
         Self {
             bounds,
             waits_for: Default::default(),
-            begun: [0; WATERMARK_CLASSES],
             exceptions: Vec::new(),
             next: None,
             computed_ms: 0,
@@ -55,34 +53,32 @@ impl Watermarks {
         }
     }
 
-    fn began(&mut self, state: &State, saga: SagaRef) {
-        let class = state.plan_of(saga).plan.deadline_class();
-        self.waits_for[class].push(self.begun[class], saga, |saga| is_waited_for(state, saga));
-        self.begun[class] += 1;
+    fn began(&mut self, state: &State, sequence: u64, plan: u32) {
+        let class = state.plans.get(plan).plan.deadline_class();
+        self.waits_for[class].push(sequence, |sequence| is_waited_for(state, sequence));
     }
 
     /// Why no saga of a class may begin now, if that is so.
     fn refusal(&mut self, state: &State, class: usize) -> Option<&'static str> {
-        let (place, saga) = self.waits_for[class].first(|saga| is_waited_for(state, saga))?;
-        if self.begun[class] - place >= self.bounds.span {
+        let (place, sequence) = self.waits_for[class].first(|sequence| is_waited_for(state, sequence))?;
+        if self.waits_for[class].count() - place >= self.bounds.span {
             return Some("too many sagas with such a deadline began since the oldest that runs");
         }
-        let is_held = state.sagas[saga].stuck && self.is_full(state);
+        let is_held = state.is_stuck(sequence) && self.is_full(state);
         is_held.then_some("too many sagas are stuck: resolve them first")
     }
 
     /// Whether one more stuck saga would have to wait for its turn.
     fn is_full(&mut self, state: &State) -> bool {
         if self.exceptions.len() >= self.bounds.exceptions {
-            self.exceptions.retain(|&saga| state.sagas.contains_key(saga));
+            self.exceptions.retain(|&sequence| state.is_running(sequence));
         }
         self.exceptions.len() >= self.bounds.exceptions && !is_broken(Mutation::ExceptionsUnbounded)
     }
 
     fn compute(&mut self, state: &State, boot_epoch: u32, as_of_lsn: u64) -> Watermark {
-        self.exceptions.retain(|&saga| state.sagas.contains_key(saga));
-        let sequence = |saga: SagaRef| state.sagas[saga].id.sequence.get();
-        let mut exceptions: Vec<u64> = self.exceptions.iter().map(|&saga| sequence(saga)).collect();
+        self.exceptions.retain(|&sequence| state.is_running(sequence));
+        let mut exceptions = self.exceptions.clone();
         exceptions.sort_unstable();
         if is_broken(Mutation::ExceptionNotTold) {
             exceptions.clear();
@@ -92,35 +88,37 @@ impl Watermarks {
             if is_broken(Mutation::WatermarkPassesLive) {
                 continue;
             }
-            if let Some((_, oldest)) = waits_for.first(|saga| is_waited_for(state, saga)) {
-                *mark = sequence(oldest);
+            if let Some((_, oldest)) = waits_for.first(|sequence| is_waited_for(state, sequence)) {
+                *mark = oldest;
             }
         }
         Watermark { log: state.log_id(), boot: boot_epoch.into(), as_of_lsn, marks, exceptions }
     }
 }
 
-fn is_waited_for(state: &State, saga: SagaRef) -> bool {
-    state.sagas.get(saga).is_some_and(|saga| !saga.excepted)
+fn is_waited_for(state: &State, sequence: u64) -> bool {
+    state.is_running(sequence) && !state.is_excepted(sequence)
 }
 
 impl Broker {
     /// The log was read: all that it says is durable.
     pub(super) fn open_watermarks(&mut self) {
-        let mut sagas: Vec<(u64, SagaRef)> =
-            self.state.sagas.iter().map(|(saga, found)| (found.id.sequence.get(), saga)).collect();
+        let mut sagas: Vec<(u64, u32)> =
+            self.state.sagas.values().map(|found| (found.id.sequence.get(), found.plan)).collect();
+        sagas.extend(self.state.all_parked().map(|(sequence, plan, _)| (sequence, plan)));
         sagas.sort_unstable();
-        for (_, saga) in sagas {
-            if self.state.sagas[saga].excepted {
-                self.watermarks.exceptions.push(saga);
+        for (sequence, plan) in sagas {
+            if self.state.is_excepted(sequence) {
+                self.watermarks.exceptions.push(sequence);
             }
-            self.watermarks.began(&self.state, saga);
+            self.watermarks.began(&self.state, sequence, plan);
         }
         self.watermarks.told = self.watermarks.compute(&self.state, self.boot_epoch, self.next_lsn - 1);
     }
 
     pub(super) fn note_begun(&mut self, saga: SagaRef) {
-        self.watermarks.began(&self.state, saga);
+        let found = &self.state.sagas[saga];
+        self.watermarks.began(&self.state, found.id.sequence.get(), found.plan);
     }
 
     /// Whether a saga of this class may begin: what services must keep for it has a bound.
@@ -134,11 +132,12 @@ impl Broker {
         for class in 0..WATERMARK_CLASSES {
             while self.batch.len() < self.config.record_bytes {
                 let state = &self.state;
-                let oldest = self.watermarks.waits_for[class].first(|saga| is_waited_for(state, saga));
-                let Some((_, saga)) = oldest.filter(|&(_, saga)| state.sagas[saga].stuck) else { break };
+                let oldest = self.watermarks.waits_for[class].first(|sequence| is_waited_for(state, sequence));
+                let Some((_, sequence)) = oldest.filter(|&(_, sequence)| state.is_stuck(sequence)) else { break };
                 if self.watermarks.is_full(state) {
                     return;
                 }
+                let Some(saga) = self.recall(sequence) else { return };
                 self.except(saga);
             }
         }
@@ -149,10 +148,11 @@ impl Broker {
         found.excepted = true;
         let mut header = Header::new(Kind::Stuck);
         header.saga = found.id;
+        let sequence = found.id.sequence.get();
         let mut transaction = TransactionWriter::new(&mut self.batch, 0);
         transaction.publish(header);
         transaction.finish();
-        self.watermarks.exceptions.push(saga);
+        self.watermarks.exceptions.push(sequence);
     }
 
     /// A record was closed and nothing was accepted since: now and then, what is so as of this record is worth telling.

@@ -3,6 +3,7 @@
 
 mod fifo;
 mod queues;
+mod recall;
 mod sessions;
 mod slices;
 

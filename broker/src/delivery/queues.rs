@@ -89,6 +89,31 @@ impl Queues {
         self.stir(service);
     }
 
+    /// A step that waited longer than all that is in memory is due.
+    pub(super) fn enqueue_first(&mut self, state: &mut State, token: TokenRef) {
+        let found = &mut state.tokens[token];
+        found.place = Place::Ready;
+        let (saga, kind, position) = (found.saga, found.kind, found.position);
+        let service = state.plan_of(saga).services[usize::from(position)];
+        let queue = self.service(service);
+        if kind == Kind::Undo {
+            queue.undo.push_front(token);
+        } else {
+            queue.run.push_front(token);
+        }
+        self.stir(service);
+    }
+
+    /// What the servers of a service may still be asked for.
+    pub(super) fn credit_of(&self, service: usize) -> usize {
+        let sessions = self.services[service].servers.iter().filter_map(|&server| self.sessions.get(server));
+        sessions.map(|session| session.allowed.saturating_sub(session.delivered)).sum::<u64>() as usize
+    }
+
+    pub(super) fn waiting_for_coordinators(&self) -> usize {
+        self.unowned.len() + self.coordinators.values().map(VecDeque::len).sum::<usize>()
+    }
+
     /// The arrivals that a session gives back, and those that are pending beside them, are due one behind the other.
     /// What is leased beside them is on its way, and left alone.
     pub fn gather(&mut self, state: &mut State, given_back: &[TokenRef], beside: &[TokenRef]) {
@@ -175,6 +200,7 @@ impl Queues {
 
     /// Slices moved: what is for another coordinator now goes there.
     fn resettle(&mut self, state: &mut State) {
+        state.parked.unlease();
         let mut moved: Vec<TokenRef> = self.unowned.drain(..).collect();
         for &session in self.slices.coordinators() {
             let is_owner = |state: &State, token: TokenRef| {
@@ -264,7 +290,14 @@ impl Queues {
     /// Delivers what is due to whom has credit.
     pub fn dispatch(&mut self, state: &mut State, now_ms: u64) {
         for service in std::mem::take(&mut self.stirred) {
+            let has_more = Self::is_recalled(state, service as usize) && self.recall_awaited(state, service as usize);
             self.dispatch_service(state, service as usize, now_ms);
+            if has_more {
+                self.stir(service);
+            }
+        }
+        if state.parked() > 0 {
+            self.recall_due(state);
         }
         for index in 0..self.slices.coordinators().len() {
             let session = self.slices.coordinators()[index];
@@ -304,7 +337,9 @@ impl Queues {
         found.place = Place::Leased(session);
         found.deliveries = found.deliveries.saturating_add(1);
         found.unanswered = found.unanswered.saturating_add(1);
-        let plan = state.sagas[found.saga].plan;
+        let saga = &mut state.sagas[found.saga];
+        saga.rounds = 0;
+        let plan = saga.plan;
         let Some(to) = self.sessions.get_mut(session) else { return };
         to.delivered += 1;
         let is_service = to.role == Role::Service;
@@ -334,7 +369,7 @@ impl Queues {
     }
 }
 
-fn is_leased(state: &State, token: TokenRef, session: SessionRef) -> bool {
+pub(super) fn is_leased(state: &State, token: TokenRef, session: SessionRef) -> bool {
     state.tokens.get(token).is_some_and(|token| token.place == Place::Leased(session))
 }
 

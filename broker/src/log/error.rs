@@ -19,6 +19,8 @@ pub enum LogError {
          a later frame, LSN {later_lsn}, says that it was durable"
     )]
     Damaged { file: String, offset: u64, lsn: u64, fault: Fault, later_lsn: u64 },
+    #[error("log.read-back: {file} is damaged at byte {offset}, where LSN {lsn} was written ({fault})")]
+    ReadBack { file: String, offset: u64, lsn: u64, fault: Fault },
     #[error("log.no-first-frame: {file} has no valid first frame ({fault}), and the segments before it are gone")]
     NoFirstFrame { file: String, fault: Fault },
     #[error("log.missing-segment: {file} is missing")]
@@ -58,7 +60,7 @@ impl LogError {
             Self::Disk { error: DiskError::Full, .. } | Self::NoRoom => "free space on the log's disk and start again",
             Self::Disk { .. } => "see to the disk or the directory's permissions; what was confirmed stays confirmed",
             Self::Setting { .. } => "correct the setting",
-            Self::Damaged { .. } | Self::SegmentHeader { .. } => {
+            Self::Damaged { .. } | Self::ReadBack { .. } | Self::SegmentHeader { .. } => {
                 "copy the directory, look with `sagacore log verify`, then restore a copy or cut with \
                  `sagacore log repair`, which drops what follows the damage"
             }

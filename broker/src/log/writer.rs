@@ -8,9 +8,10 @@ use zerocopy::IntoBytes;
 use super::disk::{Disk, DiskError};
 use super::error::{During, LogError};
 use super::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameType, Statement};
+use super::read_back::CopyPlaces;
 use super::recovery::Recovered;
 use super::segment::{Preparation, Prepared, SegmentHeader, free_name, segment_name};
-use super::{Config, Durability, FREE_SEGMENTS_MAX, SECTOR_BYTES, SegmentInfo};
+use super::{Config, Durability, FREE_SEGMENTS_MAX, Position, SECTOR_BYTES, SegmentInfo};
 
 /// The one writer of a log. After a failed write or sync it is poisoned: everything else is refused, nothing is tried
 /// again, since the system may have dropped what it could not write.
@@ -42,6 +43,7 @@ pub struct Writer<D: Disk> {
     last_time_ms: u64,
     is_full: bool,
     poisoned: Option<String>,
+    copies: CopyPlaces,
 }
 
 /// The segment after the current one.
@@ -94,12 +96,18 @@ impl<D: Disk + Clone> Writer<D> {
             last_time_ms: time_ms.max(chain.last_time_ms),
             is_full: false,
             poisoned: None,
+            copies: CopyPlaces::default(),
             disk,
         };
         let statement = Statement::new(writer.oldest_segment(), recovered.unclean);
         writer.append(FrameType::Boot, time_ms, statement.as_bytes())?;
         writer.sync()?;
         Ok(writer)
+    }
+
+    /// Goes on to note where frames of copies lie, beside those that were recovered.
+    pub fn note_copies(&mut self, places: CopyPlaces) {
+        self.copies = places;
     }
 
     /// Adds a frame to the buffer and gives its LSN. It is durable when `durable_lsn` says so.
@@ -117,6 +125,10 @@ impl<D: Disk + Clone> Writer<D> {
             self.poison_on(rotated)?;
         }
         let lsn = self.last_lsn + u64::from(kind != FrameType::Mark);
+        if kind == FrameType::Copy {
+            let (segment, offset) = (self.current_segment(), self.offset + self.buffer.len() as u64);
+            self.copies.note(lsn, Position { segment, offset }, payload.len());
+        }
         let header = FrameHeader {
             frame_type: kind as u8,
             boot_epoch: self.boot_epoch.into(),
@@ -179,6 +191,7 @@ impl<D: Disk + Clone> Writer<D> {
         let first = usize::from(is_broken(Mutation::MiddleSegmentDeleted));
         let numbers: Vec<(u64, u64)> =
             self.segments.drain(first..freed + first).map(|segment| (segment.number, segment.bytes)).collect();
+        self.copies.forget_before(self.oldest_segment());
         self.note()?;
         if !is_broken(Mutation::ReleasedBeforeCopied) {
             self.sync()?;
@@ -305,8 +318,12 @@ impl<D: Disk + Clone> Writer<D> {
         self.segments.back().map_or(0, |segment| segment.bytes)
     }
 
+    fn current_segment(&self) -> u64 {
+        self.segments.back().map_or(0, |segment| segment.number)
+    }
+
     fn current_name(&self) -> String {
-        segment_name(self.segments.back().map_or(0, |segment| segment.number))
+        segment_name(self.current_segment())
     }
 
     fn check(&self) -> Result<(), LogError> {

@@ -3,10 +3,10 @@
 use slotmap::Key as _;
 
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Section, Sections, Transaction};
+use sagacore_core::wire::{Flags, Header, Kind, Message, OutcomeCode, Section, Transaction};
 
 use super::splice::splice;
-use super::{Abort, At, CAUSE_BYTES_MAX, Expected, Outcome, Phase, Saga, SagaRef, SessionRef, State, TokenRef};
+use super::{Abort, At, CAUSE_BYTES_MAX, Expected, Outcome, Phase, Saga, SagaRef, SessionRef, State, Timer, TokenRef};
 
 /// What a record changed, for those who deliver it. Reused from record to record.
 #[derive(Debug, Default)]
@@ -53,6 +53,9 @@ impl State {
             key_hash,
             digest: self.digest(header.plan.get(), input),
             oldest_lsn: at.lsn,
+            copy: None,
+            timer: Timer::Queued,
+            rounds: 0,
             first_token: TokenRef::null(),
             attached: Vec::new(),
         });
@@ -131,6 +134,7 @@ impl State {
     fn end(&mut self, saga: SagaRef, code: OutcomeCode, body: Box<[u8]>, at: At, out: &mut Applied) {
         self.remove_all_tokens(saga);
         let Some(saga) = self.sagas.remove(saga) else { return };
+        self.forget_deadline(&saga);
         let plan = &self.plans.get(saga.plan).plan;
         match code {
             OutcomeCode::Completed => self.counters.completed += 1,
@@ -157,9 +161,7 @@ impl State {
     pub fn forget(&mut self, now_ms: u64) {
         self.outcomes.sort();
         while let Some(gone) = self.outcomes.forget_one(now_ms) {
-            if self.keys.get(&gone.key_hash) == Some(&gone.id.sequence.get()) {
-                self.keys.remove(&gone.key_hash);
-            }
+            self.keys.remove(gone.key_hash, gone.id.sequence.get());
         }
     }
 
@@ -179,7 +181,8 @@ impl State {
             Kind::Define => self.replay_define(&first, at),
             Kind::Start => self.replay_start(&first, at, out),
             Kind::Stuck => {
-                self.replay_exception(first.header);
+                let excepted = !is_broken(Mutation::ExceptionForgotten);
+                self.set_excepted(first.header.saga.sequence.get(), excepted);
                 Ok(())
             }
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
@@ -190,7 +193,7 @@ impl State {
     fn replay_start(&mut self, message: &Message<'_>, at: At, out: &mut Applied) -> Result<(), &'static str> {
         let header = message.header;
         let sequence = header.saga.sequence.get();
-        let known = self.saga_by_sequence(sequence).is_some() || self.outcomes.get(sequence).is_some();
+        let known = self.is_running(sequence) || self.outcomes.get(sequence).is_some();
         let (false, Some(plan)) = (known, self.plans.find(header.plan.get())) else { return Ok(()) };
         if !State::may_be_id(header.saga) || !State::is_possible(&self.plans.get(plan).plan, header) {
             return Err("a START that no broker accepts");
@@ -200,6 +203,9 @@ impl State {
     }
 
     fn replay_advance(&mut self, transaction: &Transaction<'_>, at: At, out: &mut Applied) -> Result<(), &'static str> {
+        for key in transaction.consumes {
+            self.recall_replayed(key.saga.sequence.get())?;
+        }
         let mut consumed = std::mem::take(&mut self.consumed);
         consumed.clear();
         consumed.extend(transaction.consumes.iter().map_while(|key| self.pending(key)));
@@ -222,12 +228,6 @@ impl State {
         Ok(())
     }
 
-    fn replay_exception(&mut self, header: &Header) {
-        if let Some(saga) = self.saga(header.saga) {
-            self.sagas[saga].excepted = !is_broken(Mutation::ExceptionForgotten);
-        }
-    }
-
     fn replay_abort(
         &mut self,
         transaction: &Transaction<'_>,
@@ -236,6 +236,7 @@ impl State {
         at: At,
         out: &mut Applied,
     ) -> Result<(), &'static str> {
+        self.recall_replayed(header.saga.sequence.get())?;
         let Some(saga) = self.saga(header.saga) else { return Ok(()) };
         let current = self.sagas[saga].attempt == header.attempt.get() && self.sagas[saga].phase == Phase::Forward;
         let pending = transaction.consumes.iter().all(|key| self.pending(key).is_some());
@@ -252,16 +253,10 @@ impl State {
         Ok(())
     }
 
-    /// Whether a START's key was used before, by a saga that runs or is remembered: its sequence, and whether plan and
-    /// input are the same.
-    pub fn known_start(&self, plan: u64, sections: Sections<'_>) -> Option<(u64, bool)> {
-        let key_hash = self.hash_key(sections.get(Section::KEY).unwrap_or_default());
-        let sequence = self.sequence_of_key(key_hash).filter(|_| !is_broken(Mutation::StartsNotDeduplicated))?;
-        let digest = self.digest(plan, sections.get(Section::INPUT).unwrap_or_default());
-        let known = match self.saga_by_sequence(sequence) {
-            Some(saga) => self.sagas[saga].digest,
-            None => self.outcomes.get(sequence)?.digest,
-        };
-        Some((sequence, known == digest))
+    /// Whether plan and input of the saga that runs or is remembered are these.
+    pub fn has_digest(&self, sequence: u64, plan: u64, input: &[u8]) -> bool {
+        let running = self.saga_by_sequence(sequence).map(|saga| self.sagas[saga].digest);
+        let known = running.or_else(|| self.outcomes.get(sequence).map(|outcome| outcome.digest));
+        known == Some(self.digest(plan, input))
     }
 }

@@ -8,25 +8,30 @@ mod abort;
 mod advance;
 mod by_sequence;
 mod check;
+mod keys;
 mod outcomes;
+mod parked;
 mod plans;
+mod slab;
 mod snapshot;
 mod splice;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use siphasher::sip128::SipHasher24;
-use slotmap::{Key as _, SlotMap, new_key_type};
+use slotmap::{Key as _, new_key_type};
 
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Header, Key, Kind, SagaId};
 
 use by_sequence::BySequence;
+use keys::Keys;
+use parked::Parked;
+use slab::Slab;
 
 pub use abort::{Abort, CAUSE_BYTES_MAX, encode_cause};
 pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
+pub use parked::Arrivals;
 pub use plans::{Plans, Registered};
 pub use snapshot::{Copied, copied};
 pub use splice::skip;
@@ -45,6 +50,24 @@ new_key_type! {
 pub enum Phase {
     Forward,
     Undoing,
+}
+
+/// Where the copy of a saga is, in the payload of the record that `Saga::oldest_lsn` names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CopyPlace {
+    pub offset: u32,
+    pub length: u32,
+}
+
+/// Who keeps the deadline of a saga.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// The timers of its plan.
+    Queued,
+    /// Those of parked sagas: it is parked, or was.
+    Parked,
+    /// It has passed, and changed nothing.
+    Over,
 }
 
 /// A running saga: what is the same in all its tokens.
@@ -69,6 +92,11 @@ pub struct Saga {
     pub digest: u64,
     /// The oldest record that a replay needs to know this saga.
     pub oldest_lsn: u64,
+    /// Its copy in that record, if it is as that says.
+    copy: Option<CopyPlace>,
+    pub timer: Timer,
+    /// How often somebody came by and found that nothing had happened to it.
+    pub rounds: u8,
     first_token: TokenRef,
     /// Who waits for the outcome, with their correlation. Volatile.
     pub attached: Vec<(SessionRef, u64)>,
@@ -121,6 +149,24 @@ impl Token {
     }
 }
 
+impl Token {
+    fn new(saga: SagaRef, header: &Header, body: Box<[u8]>, next: TokenRef) -> Self {
+        Self {
+            saga,
+            kind: header.kind(),
+            position: header.place.get(),
+            done: header.done.get(),
+            active: header.active.get(),
+            undo: header.undo.get(),
+            body,
+            next,
+            place: Place::Held,
+            deliveries: 0,
+            unanswered: 0,
+        }
+    }
+}
+
 /// The place of a record in the log, how much of it has been applied, and its time.
 #[derive(Debug, Clone, Copy)]
 pub struct At {
@@ -148,10 +194,11 @@ pub struct State {
     /// Keys the hash of users' keys, so that nobody can choose keys that collide.
     secret: [u8; 16],
     pub plans: Plans,
-    pub sagas: SlotMap<SagaRef, Saga>,
-    pub tokens: SlotMap<TokenRef, Token>,
+    pub sagas: Slab<SagaRef, Saga>,
+    pub tokens: Slab<TokenRef, Token>,
     by_sequence: BySequence<SagaRef>,
-    keys: HashMap<u128, u64, FixedState>,
+    keys: Keys,
+    pub parked: Parked,
     pub outcomes: Outcomes,
     pub next_sequence: u64,
     pub counters: Counters,
@@ -172,10 +219,11 @@ impl State {
             shard,
             secret,
             plans: Plans::default(),
-            sagas: SlotMap::with_key(),
-            tokens: SlotMap::with_key(),
+            sagas: Slab::default(),
+            tokens: Slab::default(),
             by_sequence: BySequence::default(),
-            keys: HashMap::with_hasher(FixedState::default()),
+            keys: Keys::default(),
+            parked: Parked::default(),
             outcomes: Outcomes::default(),
             next_sequence: 1,
             counters: Counters::default(),
@@ -218,9 +266,16 @@ impl State {
         (self.sagas[found].id == id).then_some(found)
     }
 
-    /// The sequence of the saga, running or remembered, that was started under this key.
-    pub fn sequence_of_key(&self, key_hash: u128) -> Option<u64> {
-        self.keys.get(&key_hash).copied()
+    /// The sequences of the sagas that may have been started under this key, the latest last.
+    pub fn sequences_of_key(&self, key_hash: u128, found: &mut Vec<u64>) {
+        self.keys.find(key_hash, found);
+    }
+
+    /// Whether the saga runs or is remembered, and was started under this key.
+    pub fn has_key(&self, sequence: u64, key_hash: u128) -> bool {
+        let running = self.saga_by_sequence(sequence).map(|saga| self.sagas[saga].key_hash);
+        let known = running.or_else(|| self.outcomes.get(sequence).map(|outcome| outcome.key_hash));
+        known == Some(key_hash)
     }
 
     pub fn saga_by_sequence(&self, sequence: u64) -> Option<SagaRef> {
@@ -298,24 +353,13 @@ impl State {
     }
 
     fn publish(&mut self, saga: SagaRef, header: &Header, body: Box<[u8]>) -> TokenRef {
-        let kind = header.kind();
-        self.count(kind);
-        let token = Token {
-            saga,
-            kind,
-            position: header.place.get(),
-            done: header.done.get(),
-            active: header.active.get(),
-            undo: header.undo.get(),
-            body,
-            next: self.sagas[saga].first_token,
-            place: Place::Held,
-            deliveries: 0,
-            unanswered: 0,
-        };
+        self.count(header.kind());
+        let found = &mut self.sagas[saga];
+        found.change();
+        let token = Token::new(saga, header, body, found.first_token);
         self.body_bytes += token.body.len();
         let token = self.tokens.insert(token);
-        self.sagas[saga].first_token = token;
+        found.first_token = token;
         token
     }
 
@@ -323,6 +367,7 @@ impl State {
         let Some(gone) = self.tokens.remove(token) else { return };
         self.body_bytes -= gone.body.len();
         let saga = &mut self.sagas[gone.saga];
+        saga.change();
         if saga.first_token == token {
             saga.first_token = gone.next;
             return;
@@ -338,7 +383,9 @@ impl State {
     }
 
     fn remove_all_tokens(&mut self, saga: SagaRef) {
-        let mut at = std::mem::replace(&mut self.sagas[saga].first_token, TokenRef::null());
+        let found = &mut self.sagas[saga];
+        found.change();
+        let mut at = std::mem::replace(&mut found.first_token, TokenRef::null());
         while let Some(token) = self.tokens.remove(at) {
             self.body_bytes -= token.body.len();
             at = token.next;

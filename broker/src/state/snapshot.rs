@@ -25,7 +25,7 @@ use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::plan::Plan;
 use sagacore_core::wire::{HEADER_BYTES, Message, OutcomeCode, SagaId, Sections, padded, write_encoded};
 
-use super::{At, Outcome, Phase, Saga, SagaRef, State, TokenRef};
+use super::{At, CopyPlace, Outcome, Phase, Saga, SagaRef, State, Timer, TokenRef};
 
 pub use copied::{Copied, copied};
 
@@ -64,7 +64,7 @@ struct BootCopy {
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct SagaCopy {
+pub struct SagaCopy {
     id: SagaId,
     plan: U64,
     key_hash: U128,
@@ -113,10 +113,72 @@ fn item(out: &mut Vec<u8>, what: u32, write: impl FnOnce(&mut Vec<u8>)) {
 /// What an item takes beside its bytes at most: its head and its padding.
 const ITEM_BYTES: usize = size_of::<Item>() + 7;
 
+impl SagaCopy {
+    pub fn sequence(&self) -> u64 {
+        self.id.sequence.get()
+    }
+
+    pub fn plan(&self) -> u64 {
+        self.plan.get()
+    }
+
+    /// The saga, without its tokens.
+    pub fn saga(&self, plan: u32, lsn: u64) -> Saga {
+        let flags = self.flags.get();
+        Saga {
+            id: self.id,
+            plan,
+            attempt: self.attempt.get(),
+            phase: if flags & 1 != 0 { Phase::Undoing } else { Phase::Forward },
+            pivoted: flags & 2 != 0,
+            wide: flags & 4 != 0,
+            stuck: false,
+            excepted: flags & 8 != 0,
+            age: self.age.get(),
+            deadline_ms: self.deadline_ms.get(),
+            trace: self.trace,
+            key_hash: self.key_hash.get(),
+            digest: self.digest.get(),
+            oldest_lsn: lsn,
+            copy: None,
+            timer: Timer::Queued,
+            rounds: 0,
+            first_token: TokenRef::null(),
+            attached: Vec::new(),
+        }
+    }
+}
+
+/// The copy of a saga at a place of a record's payload, and its tokens.
+pub fn saga_at(payload: &[u8], place: CopyPlace) -> Option<(&SagaCopy, impl Iterator<Item = Message<'_>>)> {
+    let from = payload.get(place.offset as usize..)?;
+    let (head, after) = Item::ref_from_prefix(from).ok()?;
+    let length = head.length.get() as usize;
+    if head.what.get() != SAGA || size_of::<Item>() + padded(length) != place.length as usize {
+        return None;
+    }
+    let (copy, mut rest) = SagaCopy::ref_from_prefix(after.get(..length)?).ok()?;
+    let tokens = std::iter::from_fn(move || {
+        let (message, after) = Message::parse(rest).ok()?;
+        rest = after;
+        Some(message)
+    });
+    Some((copy, tokens))
+}
+
+/// Says in the copy of a saga what was noted since it was made. False where there is none.
+pub fn set_flags(item: &mut [u8], sequence: u64, wide: bool, excepted: bool) -> bool {
+    let copy = item.get_mut(size_of::<Item>()..).and_then(|data| SagaCopy::mut_from_prefix(data).ok());
+    let Some((copy, _)) = copy.filter(|(copy, _)| copy.sequence() == sequence) else { return false };
+    let excepted = excepted && !is_broken(Mutation::ExceptionNotCopied);
+    copy.flags = (copy.flags.get() | u32::from(wide) << 2 | u32::from(excepted) << 3).into();
+    true
+}
+
 impl State {
     /// The most that copies of everything would take, without plans.
     pub fn copied_bytes(&self) -> u64 {
-        let sagas = self.sagas.len() * (size_of::<SagaCopy>() + ITEM_BYTES);
+        let sagas = self.sagas.len() * (size_of::<SagaCopy>() + ITEM_BYTES) + self.parked_bytes() as usize;
         let tokens = self.tokens.len() * (HEADER_BYTES + 7) + self.body_bytes;
         let outcomes = self.outcomes.len() * (size_of::<OutcomeCopy>() + ITEM_BYTES) + self.outcomes.bytes();
         (sagas + tokens + outcomes) as u64
@@ -147,6 +209,7 @@ impl State {
             for saga in self.sagas.values_mut().filter(|saga| saga.id.sequence.get() < wide_before) {
                 saga.wide = true;
             }
+            self.widen_parked(wide_before);
         }
     }
 
@@ -167,7 +230,7 @@ impl State {
 
     /// Copies a running saga, which then counts as begun at `at`.
     pub fn copy_saga(&mut self, saga: SagaRef, at: At, out: &mut Vec<u8>) {
-        self.sagas[saga].oldest_lsn = at.lsn;
+        let offset = out.len();
         let found = &self.sagas[saga];
         let undoing = u32::from(found.phase == Phase::Undoing);
         let is_excepted = found.excepted && !is_broken(Mutation::ExceptionNotCopied);
@@ -189,6 +252,7 @@ impl State {
                 write_encoded(out, self.header(token), &self.tokens[token].body);
             }
         });
+        self.set_copy(saga, at, offset, out.len() - offset);
     }
 
     /// Copies outcomes from a number on, as long as `out` stays below a size. Gives the next number.
@@ -229,6 +293,7 @@ impl State {
     pub fn replay_copies(&mut self, payload: &[u8], at: At) -> Result<(), &'static str> {
         let mut rest = payload;
         while !rest.is_empty() {
+            let offset = (payload.len() - rest.len()) as u32;
             let (head, after) = Item::ref_from_prefix(rest).map_err(|_| "a copy is cut short")?;
             let length = head.length.get() as usize;
             if padded(length) > after.len() {
@@ -238,7 +303,10 @@ impl State {
             match head.what.get() {
                 ORIGIN => self.replay_origin(data)?,
                 PLAN => self.replay_plan(data, at)?,
-                SAGA => self.replay_saga(data, at)?,
+                SAGA => {
+                    let length = (size_of::<Item>() + padded(length)) as u32;
+                    self.replay_saga(data, at, CopyPlace { offset, length })?;
+                }
                 OUTCOME => self.replay_outcome(data, at)?,
                 BOOT => self.replay_boot(data)?,
                 _ => return Err("a copy of something unknown"),
@@ -274,35 +342,18 @@ impl State {
         Ok(())
     }
 
-    fn replay_saga(&mut self, data: &[u8], at: At) -> Result<(), &'static str> {
+    fn replay_saga(&mut self, data: &[u8], at: At, place: CopyPlace) -> Result<(), &'static str> {
         let (copy, mut rest) = SagaCopy::ref_from_prefix(data).map_err(|_| "a saga that is cut short")?;
         // The log may begin within a sweep whose plans are gone. Then another sweep follows, which has it all.
         let Some(plan) = self.plans.find(copy.plan.get()) else { return Ok(()) };
         if !State::may_be_id(copy.id) {
             return Err("a saga with an id that no broker gives");
         }
-        if let Some(old) = self.saga_by_sequence(copy.id.sequence.get()) {
+        if let Some(old) = self.saga_by_sequence(copy.sequence()) {
             self.discard(old);
         }
-        let flags = copy.flags.get();
-        let saga = self.add(Saga {
-            id: copy.id,
-            plan,
-            attempt: copy.attempt.get(),
-            phase: if flags & 1 != 0 { Phase::Undoing } else { Phase::Forward },
-            pivoted: flags & 2 != 0,
-            wide: flags & 4 != 0,
-            stuck: false,
-            excepted: flags & 8 != 0,
-            age: copy.age.get(),
-            deadline_ms: copy.deadline_ms.get(),
-            trace: copy.trace,
-            key_hash: copy.key_hash.get(),
-            digest: copy.digest.get(),
-            oldest_lsn: at.lsn,
-            first_token: TokenRef::null(),
-            attached: Vec::new(),
-        });
+        self.discard_parked(copy.sequence());
+        let saga = self.add(copy.saga(plan, at.lsn));
         let counters = self.counters;
         while !rest.is_empty() {
             let (message, after) = Message::parse(rest).map_err(|_| "a token that breaks the format")?;
@@ -313,6 +364,8 @@ impl State {
             rest = after;
         }
         self.counters = counters;
+        self.sagas[saga].copy = Some(place);
+        self.note_replayed(copy.sequence());
         Ok(())
     }
 
@@ -320,6 +373,7 @@ impl State {
         self.remove_all_tokens(saga);
         if let Some(gone) = self.sagas.remove(saga) {
             self.by_sequence.remove(gone.id.sequence.get());
+            self.forget_deadline(&gone);
             self.reserved_bytes -= 2 * self.plans.get(gone.plan).plan.token_bytes_max as u64;
         }
     }
@@ -337,6 +391,7 @@ impl State {
         if let Some(old) = self.saga_by_sequence(sequence) {
             self.discard(old);
         }
+        self.discard_parked(sequence);
         self.outcomes.add(Outcome {
             id: copy.id,
             plan: copy.plan.get(),

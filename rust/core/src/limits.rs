@@ -91,6 +91,24 @@ pub const SAGAS_MAX: usize = 16 << 20;
 /// What their pending messages carry, in bytes; START beyond it is refused and may be retried.
 pub const BODY_BYTES_MAX: usize = 4 << 30;
 
+/// A saga to which nothing happens for two or three times so long is parked: it stays in the log, and in memory is a stub.
+pub const PARK_ROUND_MS: u64 = 1_000;
+/// Copies for that, in one record, about: what is read back to have one of them.
+pub const PARK_RECORD_BYTES: usize = 64 * 1024;
+/// And in a millisecond: more would take the disk from those that move.
+pub const PARK_BYTES_PER_MS: usize = 32 * 1024;
+/// One with more tokens, or more bytes, stays in memory.
+pub const PARKED_TOKENS_MAX: usize = 255;
+pub const PARKED_BYTES_MAX: usize = 256 * 1024;
+/// Deadlines of parked sagas are looked at so often.
+pub const DEADLINE_GRAIN_MS: u64 = 16;
+/// Sagas that are read back at a time for a queue that has come to them.
+pub const RECALLED_AT_ONCE: usize = 1_024;
+/// Records of copies that are kept after they were read.
+pub const COPIES_CACHED: usize = 8;
+/// Running sagas that a start keeps in memory, as far as the log has copies of them.
+pub const REPLAYED_MAX: usize = 1 << 16;
+
 /// Rows of a fence in memory, and bytes of results in them; a RUN beyond it is asked to come later.
 pub const FENCE_ROWS_MAX: usize = 1 << 22;
 pub const FENCE_ANSWER_BYTES_MAX: usize = 512 << 20;
@@ -136,6 +154,14 @@ const _: () = {
         (3 + WATERMARK_CLASSES + WATERMARK_EXCEPTIONS_MAX) * 8 + 1024 <= MESSAGE_BYTES_MAX,
         "a watermark fits into a message"
     );
+    assert!(PARKED_TOKENS_MAX <= u8::MAX as usize, "a stub counts them in a byte");
+    assert!(DELIVERIES_MAX <= u8::MAX as u32, "a stub counts them in a byte");
+    assert!(PLANS_MAX <= u16::MAX as usize, "a stub names its plan in two bytes");
+    assert!(DEADLINE_GRAIN_MS < HEARTBEAT_MS, "a deadline is not noticed late");
+    assert!(PARK_ROUND_MS >= HEARTBEAT_MS * HEARTBEATS_MISSED_MAX, "what a dead peer had moves before it is parked");
+    assert!(PARK_RECORD_BYTES + PARKED_BYTES_MAX <= FRAME_BYTES_MAX, "a record of copies is no larger than a frame");
+    assert!(COPIES_CACHED * FRAME_BYTES_MAX <= 64 << 20, "what was read back stays small");
+    assert!(RECALLED_AT_ONCE <= REPLAYED_MAX);
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
     assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");
     assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);

@@ -157,6 +157,19 @@ mutations! {
     /// It stays there, and may continue what is written before it: chain and zeros guard the same.
     StaleTailAccepted,
 
+    // Sagas that are parked.
+    /// A saga is dropped from memory before its copy is durable.
+    ParkedBeforeDurable,
+    /// A saga is parked as it was when its copy was made, though it went on since.
+    ParkedThoughChanged,
+    ParkedDeadlineForgotten,
+    /// Its copy was copied forward, and its stub names the old one.
+    StubNotMoved,
+    /// What a coordinator had of it stays with one that is gone.
+    ParkedLeaseKept,
+    /// Its queue never comes to it.
+    ParkedNotRecalled,
+
     // What a service keeps.
     NoFence,
     NoTombstone,

@@ -2,9 +2,8 @@
 //! garbage, names that were not synced are as before or as after, a failed sync forgets what it did not write, and
 //! space runs out.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sagacore_broker::log::{Disk, DiskError};
 
@@ -14,7 +13,7 @@ const SECTOR: usize = 512;
 
 /// A directory. Clones reach the same one; `copy` makes another.
 #[derive(Debug, Clone, Default)]
-pub struct SimDisk(Rc<RefCell<State>>);
+pub struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Debug, Clone, Default)]
 struct State {
@@ -106,21 +105,25 @@ impl File {
 }
 
 impl SimDisk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Another disk with the same files as they are read now, of which nothing fails.
     pub fn copy(&self) -> Self {
-        let state = self.0.borrow();
+        let state = self.state();
         let files = state.names.values().map(|&file| {
             let live = state.files[file].live.clone();
             File { durable: live.clone(), live, dirty: BTreeSet::new() }
         });
         let files: Vec<File> = files.collect();
         let names: BTreeMap<String, usize> = state.names.keys().cloned().zip(0..).collect();
-        Self(Rc::new(RefCell::new(State { files, durable_names: names.clone(), names, ..State::default() })))
+        Self(Arc::new(Mutex::new(State { files, durable_names: names.clone(), names, ..State::default() })))
     }
 
     /// The power is cut and comes back.
     pub fn crash(&self, random: &mut Random) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         let mut names = state.durable_names.clone();
         let mut lost: BTreeSet<String> = BTreeSet::new();
         for change in std::mem::take(&mut state.changes) {
@@ -140,22 +143,22 @@ impl SimDisk {
 
     /// Cuts the power after so many more calls that change something.
     pub fn set_fuse(&self, calls: u64) {
-        self.0.borrow_mut().fuse = Some(calls);
+        self.state().fuse = Some(calls);
     }
 
     /// Leaves so many bytes beyond what is used; none: as many as one likes.
     pub fn set_room(&self, bytes: Option<u64>) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.capacity = bytes.map(|bytes| state.used() + bytes);
     }
 
     pub fn fail_next_sync(&self) {
-        self.0.borrow_mut().fails_next_sync = true;
+        self.state().fails_next_sync = true;
     }
 
     /// Turns one bit of some file, behind everybody's back.
     pub fn flip_some(&self, random: &mut Random) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         let files: Vec<usize> = state.names.values().copied().collect();
         let Some(file) = random.pick(&files) else { return };
         let file = &mut state.files[file];
@@ -171,7 +174,7 @@ impl SimDisk {
 impl SimDisk {
     /// Loses a segment that is neither among the last two, with which the log just ends sooner, nor given up.
     pub fn lose_some(&self, random: &mut Random) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         let segments: Vec<String> = state.names.keys().filter(|name| name.ends_with(".seg")).cloned().collect();
         let last = segments.len().saturating_sub(2);
         if last > 0 {
@@ -218,11 +221,11 @@ impl Disk for SimDisk {
     type File = usize;
 
     fn names(&self) -> Result<Vec<String>, DiskError> {
-        Ok(self.0.borrow().names.keys().cloned().collect())
+        Ok(self.state().names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> Result<usize, DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.change()?;
         if state.names.contains_key(name) {
             return Err(DiskError::Failed(format!("{name} is there already")));
@@ -234,21 +237,21 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> Result<usize, DiskError> {
-        self.0.borrow().names.get(name).copied().ok_or(DiskError::Missing)
+        self.state().names.get(name).copied().ok_or(DiskError::Missing)
     }
 
     fn length(&self, file: &usize) -> Result<u64, DiskError> {
-        Ok(self.0.borrow().files[*file].live.len() as u64)
+        Ok(self.state().files[*file].live.len() as u64)
     }
 
     fn allocate(&self, file: &usize, bytes: u64) -> Result<bool, DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.change()?;
         state.grow(*file, bytes as usize).map(|()| true)
     }
 
     fn read(&self, file: &usize, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        let state = self.0.borrow();
+        let state = self.state();
         let from = offset as usize;
         let bytes = state.files[*file].live.get(from..from + into.len());
         into.copy_from_slice(bytes.ok_or_else(|| DiskError::Failed("read beyond the end".to_owned()))?);
@@ -256,7 +259,7 @@ impl Disk for SimDisk {
     }
 
     fn write(&self, file: &usize, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         let powered = state.change();
         // The power may be cut in the middle of a write.
         let share = if powered.is_ok() { bytes.len() } else { bytes.len() / 2 };
@@ -269,7 +272,7 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, file: &usize) -> Result<(), DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.change()?;
         let fails = std::mem::take(&mut state.fails_next_sync);
         state.files[*file].sync(!fails);
@@ -278,13 +281,13 @@ impl Disk for SimDisk {
 
     fn settle(&self, file: &usize) -> Result<(), DiskError> {
         self.sync(file)?;
-        let contents = &mut self.0.borrow_mut().files[*file];
+        let contents = &mut self.state().files[*file];
         contents.live.clone_from(&contents.durable);
         Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.change()?;
         if !state.names.contains_key(from) {
             return Err(DiskError::Missing);
@@ -294,7 +297,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.change()?;
         if !state.names.contains_key(name) {
             return Err(DiskError::Missing);
@@ -304,7 +307,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_directory(&self) -> Result<(), DiskError> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.change()?;
         state.durable_names = state.names.clone();
         state.changes.clear();
@@ -312,7 +315,7 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        let state = self.0.borrow();
+        let state = self.state();
         Ok(state.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(state.used())))
     }
 }

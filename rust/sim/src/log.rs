@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 
-use sagacore_broker::log::{Config, Durability, FrameType, LogError, Recovered, Writer, recover};
+use sagacore_broker::log::{
+    Config, CopyPlaces, CopyReader, Durability, FrameType, LogError, ReadBack, Recovered, Writer, recover,
+};
 use sagacore_broker::{Record, RecordKind};
 
 use crate::disk::SimDisk;
@@ -38,21 +40,33 @@ pub struct Log {
 pub struct Found {
     pub frames: Vec<Frame>,
     pub recovered: Recovered,
+    disk: SimDisk,
+    copies: CopyPlaces,
+}
+
+impl Found {
+    /// Reads its copies again.
+    pub fn read_back(&self) -> Box<dyn ReadBack> {
+        Box::new(CopyReader::new(self.disk.clone(), self.copies.clone()))
+    }
 }
 
 /// Reads a log, and makes it ready to be written.
 pub fn read(disk: &SimDisk, config: &Config) -> Result<Found, LogError> {
-    let mut frames = Vec::new();
+    let (mut frames, copies) = (Vec::new(), CopyPlaces::default());
     let recovered = recover(disk, config, &mut |entry| {
         let kind = match entry.kind {
             FrameType::Batch => Some(RecordKind::Transactions),
             FrameType::Copy => Some(RecordKind::Copies),
             FrameType::Boot | FrameType::Seal | FrameType::Mark => None,
         };
+        if entry.kind == FrameType::Copy {
+            copies.note(entry.lsn, entry.position, entry.payload.len());
+        }
         let payload = if kind.is_some() { entry.payload.to_vec() } else { Vec::new() };
         frames.push(Frame { kind, lsn: entry.lsn, time_ms: entry.time_ms, payload });
     })?;
-    Ok(Found { frames, recovered })
+    Ok(Found { frames, recovered, disk: disk.clone(), copies })
 }
 
 impl Log {
@@ -82,7 +96,8 @@ impl Log {
         // Drawn anew by each process.
         self.config.nonce = self.config.nonce.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let found = read(&self.disk, &self.config)?;
-        let writer = Writer::start(self.disk.clone(), self.config, &found.recovered, found.recovered.last_time_ms)?;
+        let mut writer = Writer::start(self.disk.clone(), self.config, &found.recovered, found.recovered.last_time_ms)?;
+        writer.note_copies(found.copies.clone());
         self.queue.clear();
         self.group = None;
         self.release_before = None;

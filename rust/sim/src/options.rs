@@ -1,7 +1,7 @@
 //! What a seed chooses: the load, the processes, the network, and which faults strike how often. Whole classes of
 //! faults are off in some seeds: a system that is disturbed in every way at once hides what one way alone would show.
 
-use sagacore_broker::WatermarkBounds;
+use sagacore_broker::{ParkingBounds, WatermarkBounds};
 
 use crate::plans::Definition;
 use crate::random::Random;
@@ -172,6 +172,7 @@ pub struct Options {
     pub has_bit_flips: bool,
     pub stuck_after_ms: u64,
     pub watermarks: WatermarkBounds,
+    pub parking: ParkingBounds,
     /// A process may once be paused for so long; all other pauses are short.
     pub long_pause_us: u64,
     /// Ended sagas that the broker remembers; an older key begins a new saga.
@@ -239,6 +240,7 @@ impl Options {
             has_bit_flips: random.coin(),
             stuck_after_ms: random.magnitude(500, 60_000),
             watermarks,
+            parking: parking(seed),
             long_pause_us,
             outcomes_max: if is_calm || random.chance(8_000) { 1 << 20 } else { random.magnitude(4, 64) as usize },
             behaviour: behaviour(&mut random, profile),
@@ -335,6 +337,19 @@ fn watermarks(seed: u64, profile: Profile) -> (WatermarkBounds, u64) {
         WatermarkBounds::default()
     };
     (bounds, if random.chance(200) { random.between(60, 3_600) * 1_000_000 } else { 0 })
+}
+
+/// When sagas are parked: in most seeds as soon as nothing happens to them for some ticks.
+fn parking(seed: u64) -> ParkingBounds {
+    let mut random = Random::new(seed, "parking");
+    if random.chance(2_000) {
+        return ParkingBounds::default();
+    }
+    ParkingBounds {
+        round_ms: random.magnitude(20, 1_000),
+        record_bytes: random.magnitude(256, 8_192) as usize,
+        replayed_max: random.magnitude(1, 64) as usize,
+    }
 }
 
 fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definition> {

@@ -104,6 +104,10 @@ situations! {
     ForbiddenRefused,
     /// A message that is larger than its plan says.
     OversizeRefused,
+    SagaParked,
+    SagaReadBack,
+    /// A start found so many copies in the log that it parked some.
+    ParkedInReplay,
 }
 
 /// How often each was reached.

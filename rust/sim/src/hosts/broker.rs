@@ -26,6 +26,8 @@ pub struct BrokerHost {
     frames: Vec<(Box<[u8]>, Vec<u8>)>,
     has_released: bool,
     watch: Watch,
+    /// Parked sagas, and how often one was read back.
+    parked: (usize, u64),
     /// Of the last durable record.
     last_time_ms: u64,
     /// The log has failed: the process ends.
@@ -43,6 +45,7 @@ impl BrokerHost {
             frames: Vec::new(),
             has_released: false,
             watch: Watch::default(),
+            parked: (0, 0),
             last_time_ms: 0,
             wants_crash: false,
         }
@@ -55,9 +58,9 @@ impl BrokerHost {
         let outcomes = Window { count: env.options.outcomes_max, age_ms: u64::MAX, ..Window::default() };
         let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
         let visibility = if may_run_ahead { Visibility::Relaxed } else { Visibility::Strict };
-        let Options { stuck_after_ms, watermarks, segment_bytes, .. } = env.options;
+        let Options { stuck_after_ms, watermarks, parking, segment_bytes, .. } = env.options;
         let record_bytes = segment_bytes as usize / 8;
-        Config { secret, outcomes, stuck_after_ms, watermarks, record_bytes, visibility, ..Config::default() }
+        Config { secret, outcomes, stuck_after_ms, watermarks, parking, record_bytes, visibility, ..Config::default() }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.
@@ -84,6 +87,7 @@ impl BrokerHost {
             reached.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, situation)| env.reach(situation));
         }
         let mut core = Broker::new(self.config(env));
+        core.set_read_back(found.read_back());
         self.replay(env, &mut core, &found.frames);
         self.hear_durable(env, &[Frame { kind: None, lsn: self.log.durable_lsn, time_ms: 0, payload: Vec::new() }]);
         let opened = Opened {
@@ -96,6 +100,9 @@ impl BrokerHost {
         let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
         let read_lsn = found.recovered.next_lsn - 1;
         env.checks.boot(read_lsn, opened.next_lsn, opened.unclean, may_run_ahead);
+        if core.state().parked() > 0 {
+            env.reach(Situation::ParkedInReplay);
+        }
         let first = core.open(opened, now_ms);
         core.set_room(self.room());
         self.core = Some(core);
@@ -211,6 +218,7 @@ impl BrokerHost {
         self.frames.clear();
         self.wants_crash = false;
         self.watch = Watch::default();
+        self.parked = (0, 0);
         env.network.broker_is_down(env.trace.now_us, &mut env.schedule);
         env.checks.broker_crashed();
     }
@@ -310,8 +318,25 @@ impl BrokerHost {
     /// Writes what was accepted, and sends what is to be sent.
     fn pass_on(&mut self, env: &mut Env) {
         self.flush(env);
+        self.note_parked(env);
         self.send(env);
         self.commit(env);
+    }
+
+    /// What the broker parked and read back since somebody looked. It can always read it.
+    fn note_parked(&mut self, env: &mut Env) {
+        let Some(core) = &self.core else { return };
+        if let Some(reason) = core.failed() {
+            env.checks.violate(&mut env.trace, "I9", format!("a parked saga cannot be read back: {reason}"));
+        }
+        let (parked, recalls) = (core.state().parked(), core.state().parked.recalls);
+        if parked > self.parked.0 {
+            env.checks.situations.reach(Situation::SagaParked);
+        }
+        if recalls > self.parked.1 {
+            env.checks.situations.reach(Situation::SagaReadBack);
+        }
+        self.parked = (parked, recalls);
     }
 
     fn commit(&mut self, env: &mut Env) {
@@ -376,7 +401,8 @@ impl BrokerHost {
 
     /// The log alone gives the same state, twice (I17). Only where nothing waits to be written.
     pub fn check_replay(&mut self, env: &mut Env) {
-        let Some(core) = self.core.as_ref().filter(|_| self.log.is_settled()) else { return };
+        let config = self.config(env);
+        let Some(core) = self.core.as_mut().filter(|_| self.log.is_settled()) else { return };
         let (sequences, time_ms) = (core.state().next_sequence, core.time_ms(self.seat.now_ms(env)));
         let live = digest(core, sequences);
         let found = match read(&self.log.disk.copy(), self.log.config()) {
@@ -384,7 +410,8 @@ impl BrokerHost {
             Err(error) => return env.violate("I17", format!("the log cannot be read: {error}")),
         };
         for _ in 0..2 {
-            let mut fresh = Broker::new(self.config(env));
+            let mut fresh = Broker::new(config);
+            fresh.set_read_back(found.read_back());
             for frame in &found.frames {
                 let Some(kind) = frame.kind else { continue };
                 if let Err(error) = fresh.replay(kind, frame.lsn, frame.time_ms, &frame.payload) {
@@ -392,7 +419,7 @@ impl BrokerHost {
                 }
             }
             fresh.replayed(time_ms);
-            let replayed = digest(&fresh, sequences);
+            let replayed = digest(&mut fresh, sequences);
             if replayed != live {
                 let lacks = live.lines().find(|line| !replayed.contains(line));
                 let has = replayed.lines().find(|line| !live.contains(line));
@@ -417,6 +444,6 @@ impl BrokerHost {
 
     /// Sagas that run, and pending tokens.
     pub fn left(&self) -> (usize, usize) {
-        self.core.as_ref().map_or((1, 1), |core| (core.state().sagas.len(), core.state().tokens.len()))
+        self.core.as_ref().map_or((1, 1), |core| (core.state().running(), core.state().pending_tokens()))
     }
 }

@@ -12,6 +12,8 @@ use crate::situations::Situation;
 /// What is found a little late is in time: ticks and clocks are not exact.
 const SLACK_MS: u64 = 500;
 const LATE_LOOKS_MAX: u32 = 20;
+/// What is parked is looked at with every so many ticks.
+const PARKED_EVERY: u64 = 8;
 
 /// Sagas that turned round or passed their pivot, as one start of the broker saw them. Times are the broker's.
 #[derive(Debug, Default)]
@@ -20,16 +22,18 @@ pub struct Watch {
     turned: BTreeMap<u64, (u64, bool)>,
     /// By sequence: how often they were seen beyond their deadline. A record takes only so many aborts.
     late: BTreeMap<u64, u32>,
+    looks: u64,
 }
 
 impl Watch {
-    pub fn look(&mut self, env: &mut Env, broker: &Broker, time_ms: u64) {
+    pub fn look(&mut self, env: &mut Env, broker: &mut Broker, time_ms: u64) {
+        self.look_at_parked(env, broker, time_ms);
         let state = broker.state();
         env.stuck.clear();
         let stuck_after_ms = env.options.stuck_after_ms;
-        self.late.retain(|&sequence, _| state.saga_by_sequence(sequence).is_some());
-        self.turned.retain(|&sequence, _| state.saga_by_sequence(sequence).is_some());
-        for (saga, found) in &state.sagas {
+        self.late.retain(|&sequence, _| state.is_running(sequence));
+        self.turned.retain(|&sequence, _| state.is_running(sequence));
+        for (saga, found) in state.sagas.iter() {
             if state.may_abort(saga) {
                 if found.deadline_ms < time_ms {
                     let looks = self.late.entry(found.id.sequence.get()).or_default();
@@ -56,6 +60,30 @@ impl Watch {
             if !found.stuck && *since_ms + stuck_after_ms + SLACK_MS < time_ms {
                 let text =
                     format!("saga {} turned round {} ms ago and is not listed as stuck", found.id, time_ms - *since_ms);
+                return env.violate("I13", text);
+            }
+        }
+    }
+
+    /// A parked saga that goes forward and was never delivered, or has no pivot, has a deadline before it; one that
+    /// turned round is listed as stuck in time.
+    fn look_at_parked(&mut self, env: &mut Env, broker: &mut Broker, time_ms: u64) {
+        self.looks += 1;
+        if self.looks % PARKED_EVERY != 0 {
+            return;
+        }
+        let parked: Vec<u64> = broker.state().all_parked().map(|(sequence, ..)| sequence).collect();
+        for sequence in parked {
+            let Some((saga, _)) = broker.state_mut().look_at_parked(sequence) else { continue };
+            let has_pivot = broker.state().plans.get(saga.plan).plan.pivot.is_some();
+            if saga.has_turned() {
+                let (since_ms, _) = self.turned.entry(sequence).or_insert((time_ms, false));
+                if !saga.stuck && *since_ms + env.options.stuck_after_ms + SLACK_MS < time_ms {
+                    let text = format!("parked, {} turned round {} ms ago", saga.id, time_ms - *since_ms);
+                    return env.violate("I13", text);
+                }
+            } else if !has_pivot && saga.deadline_ms + SLACK_MS < time_ms {
+                let text = format!("parked, {} runs at {time_ms} ms, its deadline was {}", saga.id, saga.deadline_ms);
                 return env.violate("I13", text);
             }
         }
