@@ -143,7 +143,7 @@ fn pages_of(state: &State) -> Vec<u64> {
     let in_memory = state.sagas.values().map(|saga| saga.id.sequence.get() / PAGE);
     let mut pages: Vec<u64> = in_memory.collect();
     pages.dedup();
-    pages.extend(state.all_parked().map(|(sequence, ..)| sequence / PAGE));
+    pages.extend(state.all_parked().map(|parked| parked.sequence / PAGE));
     pages.sort_unstable_by(|one, other| other.cmp(one));
     pages.dedup();
     pages

@@ -56,8 +56,13 @@ pub(super) struct Parking {
 impl Broker {
     /// Records of copies can be read back from now on, so sagas may be parked. Before the first `replay`.
     pub fn set_read_back(&mut self, reader: Box<dyn ReadBack>) {
-        self.state.set_reader(reader);
+        self.state.set_reader(Some(reader));
         self.state.parked.replayed_max = self.config.parking.replayed_max;
+    }
+
+    /// The log is about to be closed.
+    pub fn end_read_back(&mut self) {
+        self.state.set_reader(None);
     }
 
     /// Why the log could not be read back, if so: it is damaged. Nothing leaves the broker any more, and it must end.
@@ -194,8 +199,8 @@ impl Broker {
     pub(super) fn open_parked(&mut self, time_ms: u64) {
         self.state.end_replay();
         self.parking.looked_ms = time_ms;
-        let turned: Vec<u64> =
-            self.state.all_parked().filter(|&(_, _, has_turned)| has_turned).map(|(sequence, ..)| sequence).collect();
+        let turned = self.state.all_parked().filter(|parked| parked.has_turned);
+        let turned: Vec<u64> = turned.map(|parked| parked.sequence).collect();
         for sequence in turned {
             self.watch_by_sequence(sequence, time_ms);
         }

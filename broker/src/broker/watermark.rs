@@ -105,7 +105,7 @@ impl Broker {
     pub(super) fn open_watermarks(&mut self) {
         let mut sagas: Vec<(u64, u32)> =
             self.state.sagas.values().map(|found| (found.id.sequence.get(), found.plan)).collect();
-        sagas.extend(self.state.all_parked().map(|(sequence, plan, _)| (sequence, plan)));
+        sagas.extend(self.state.all_parked().map(|parked| (parked.sequence, parked.plan)));
         sagas.sort_unstable();
         for (sequence, plan) in sagas {
             if self.state.is_excepted(sequence) {

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use sagacore_broker::log::{
-    Config as LogConfig, Disk, Durability, Entry, FrameType, LogError as Refused, Writer, recover,
+    Config as LogConfig, CopyPlaces, CopyReader, Disk, Durability, Entry, FrameType, LogError as Refused, Writer,
+    recover,
 };
 use sagacore_broker::{Broker as Core, Config, Opened, Record, RecordKind, Room, Visibility, Window};
 use sagacore_core::limits::{MESSAGE_BYTES_MAX, TRANSACTION_BYTES_MAX};
@@ -150,22 +151,23 @@ impl Inner {
         now_ms: u64,
     ) -> PyResult<String> {
         let (core, mut failed) = (&mut self.core, None);
-        let mut frames = 0u64;
+        let (mut frames, copies) = (0u64, CopyPlaces::default());
+        let disk = FileDisk::open(Path::new(directory)).map_err(|error| refused(&error))?;
+        core.set_read_back(Box::new(CopyReader::new(disk.clone(), copies.clone())));
         let mut sink = |entry: Entry<'_>| {
             frames += 1;
+            if entry.kind == FrameType::Copy {
+                copies.note(entry.lsn, entry.position, entry.payload.len());
+            }
             replay(core, &entry, &mut failed);
         };
-        let mut open = || -> Result<_, Refused> {
-            let disk = FileDisk::open(Path::new(directory))?;
-            let found = recover(&disk, &config, &mut sink)?;
-            Ok((disk, found))
-        };
-        let (disk, found) = open().map_err(|error| refused(&error))?;
+        let found = recover(&disk, &config, &mut sink).map_err(|error| refused(&error))?;
         if let Some(reason) = failed {
-            return Err(LogError::new_err(reason));
+            return Err(LogError::new_err(self.core.failed().map_or(reason, str::to_owned)));
         }
         let start = || -> Result<_, Refused> {
-            let writer = Writer::start(disk.clone(), config, &found, found.last_time_ms)?;
+            let mut writer = Writer::start(disk.clone(), config, &found, found.last_time_ms)?;
+            writer.note_copies(copies.clone());
             let next_lsn = writer.next_lsn();
             Ok((LogThread::start(writer, options)?, next_lsn))
         };
@@ -179,7 +181,7 @@ impl Inner {
             if is_new { "a new log, " } else { "" },
             found.boot_epoch,
             frames,
-            self.core.state().sagas.len(),
+            self.core.state().running(),
             self.core.state().outcomes.len(),
             if found.unclean { "after an unclean stop" } else { "after a clean stop" },
             found.cut.as_ref().map_or(String::new(), |cut| format!(", a torn tail cut at LSN {}", cut.lsn)),
@@ -334,9 +336,11 @@ impl Broker {
         })
     }
 
-    /// Why the log failed, if it did: nothing is durable any more.
+    /// Why the log failed, if it did: nothing is durable any more, or what is cannot be read back.
     fn poisoned(&self) -> Option<String> {
-        self.lock().log.as_ref().and_then(|log| log.thread.poisoned().map(str::to_owned))
+        let inner = self.lock();
+        let of_log = inner.log.as_ref().and_then(|log| log.thread.poisoned());
+        of_log.or_else(|| inner.core.failed()).map(str::to_owned)
     }
 
     /// Writes what is left and seals the log.
@@ -345,6 +349,7 @@ impl Broker {
             let inner = &mut *self.lock();
             inner.flush(now_ms);
             let time_ms = inner.core.time_ms(now_ms);
+            inner.core.end_read_back();
             if let Some(log) = inner.log.take() {
                 // If it fails, the next start finds an unclean stop and keeps all that was confirmed.
                 _ = log.thread.close(time_ms);

@@ -41,6 +41,8 @@ pub struct Found {
     pub frames: Vec<Frame>,
     pub recovered: Recovered,
     disk: SimDisk,
+    /// As it was: a broker reads back while it recovers, before what was to be released is gone.
+    before: SimDisk,
     copies: CopyPlaces,
 }
 
@@ -49,11 +51,16 @@ impl Found {
     pub fn read_back(&self) -> Box<dyn ReadBack> {
         Box::new(CopyReader::new(self.disk.clone(), self.copies.clone()))
     }
+
+    /// The same, during the replay.
+    pub fn read_back_before(&self) -> Box<dyn ReadBack> {
+        Box::new(CopyReader::new(self.before.clone(), self.copies.clone()))
+    }
 }
 
 /// Reads a log, and makes it ready to be written.
 pub fn read(disk: &SimDisk, config: &Config) -> Result<Found, LogError> {
-    let (mut frames, copies) = (Vec::new(), CopyPlaces::default());
+    let (mut frames, copies, before) = (Vec::new(), CopyPlaces::default(), disk.copy());
     let recovered = recover(disk, config, &mut |entry| {
         let kind = match entry.kind {
             FrameType::Batch => Some(RecordKind::Transactions),
@@ -66,7 +73,7 @@ pub fn read(disk: &SimDisk, config: &Config) -> Result<Found, LogError> {
         let payload = if kind.is_some() { entry.payload.to_vec() } else { Vec::new() };
         frames.push(Frame { kind, lsn: entry.lsn, time_ms: entry.time_ms, payload });
     })?;
-    Ok(Found { frames, recovered, disk: disk.clone(), copies })
+    Ok(Found { frames, recovered, disk: disk.clone(), before, copies })
 }
 
 impl Log {

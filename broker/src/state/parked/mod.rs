@@ -45,6 +45,15 @@ pub struct Waits {
     pub unanswered: u8,
 }
 
+/// What is known of a parked saga without reading it.
+#[derive(Debug, Clone, Copy)]
+pub struct ParkedSaga {
+    pub sequence: u64,
+    pub plan: u32,
+    /// It turned round, or passed its pivot.
+    pub has_turned: bool,
+}
+
 /// Who waits for outcomes.
 type Attached = Vec<(SessionRef, u64)>;
 
@@ -169,8 +178,8 @@ impl Parked {
 
 impl State {
     /// From now on sagas that only wait may be parked.
-    pub fn set_reader(&mut self, reader: Box<dyn ReadBack>) {
-        self.parked.reader = Some(reader);
+    pub fn set_reader(&mut self, reader: Option<Box<dyn ReadBack>>) {
+        self.parked.reader = reader;
     }
 
     pub fn can_park(&self) -> bool {
@@ -255,11 +264,12 @@ impl State {
         parked.for_each(|(_, stub)| stub.flags |= WIDE);
     }
 
-    /// All parked sagas, with the plan and whether it turned round, in no order.
-    pub fn all_parked(&self) -> impl Iterator<Item = (u64, u32, bool)> + '_ {
-        self.parked.stubs.sequences().filter_map(|sequence| {
-            let stub = self.parked.stubs.get(sequence)?;
-            Some((sequence, u32::from(stub.plan.get()), stub.flags & TURNED != 0))
+    /// All parked sagas, in no order.
+    pub fn all_parked(&self) -> impl Iterator<Item = ParkedSaga> + '_ {
+        self.parked.stubs.iter().map(|(sequence, stub)| ParkedSaga {
+            sequence,
+            plan: u32::from(stub.plan.get()),
+            has_turned: stub.flags & TURNED != 0,
         })
     }
 

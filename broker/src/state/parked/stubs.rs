@@ -140,10 +140,10 @@ impl Stubs {
         Some(gone)
     }
 
-    /// All sequences, in no order.
-    pub fn sequences(&self) -> impl Iterator<Item = u64> + '_ {
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Stub)> {
         let pages = self.pages.iter();
-        pages.flat_map(|(&page, stubs)| stubs.iter().map(move |stub| page * PAGE + u64::from(stub.low)))
+        pages.flat_map(|(&page, stubs)| stubs.iter().map(move |stub| (page * PAGE + u64::from(stub.low), stub)))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Stub)> {
@@ -178,7 +178,7 @@ mod tests {
                 }
                 prop_assert_eq!(stubs.len(), model.len());
             }
-            let mut found: Vec<u64> = stubs.sequences().collect();
+            let mut found: Vec<u64> = stubs.iter().map(|(sequence, _)| sequence).collect();
             found.sort_unstable();
             prop_assert_eq!(&found, &model.keys().copied().collect::<Vec<_>>());
             for sequence in 0..900 {

@@ -87,8 +87,9 @@ impl BrokerHost {
             reached.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, situation)| env.reach(situation));
         }
         let mut core = Broker::new(self.config(env));
-        core.set_read_back(found.read_back());
+        core.set_read_back(found.read_back_before());
         self.replay(env, &mut core, &found.frames);
+        core.set_read_back(found.read_back());
         self.hear_durable(env, &[Frame { kind: None, lsn: self.log.durable_lsn, time_ms: 0, payload: Vec::new() }]);
         let opened = Opened {
             next_lsn: self.log.next_lsn(),
@@ -411,7 +412,7 @@ impl BrokerHost {
         };
         for _ in 0..2 {
             let mut fresh = Broker::new(config);
-            fresh.set_read_back(found.read_back());
+            fresh.set_read_back(found.read_back_before());
             for frame in &found.frames {
                 let Some(kind) = frame.kind else { continue };
                 if let Err(error) = fresh.replay(kind, frame.lsn, frame.time_ms, &frame.payload) {

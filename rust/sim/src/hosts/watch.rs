@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sagacore_broker::Broker;
+use sagacore_broker::{Broker, Saga};
 
 use crate::checks::saga_key;
 use crate::env::Env;
@@ -12,7 +12,7 @@ use crate::situations::Situation;
 /// What is found a little late is in time: ticks and clocks are not exact.
 const SLACK_MS: u64 = 500;
 const LATE_LOOKS_MAX: u32 = 20;
-/// What is parked is looked at with every so many ticks.
+/// What is parked has to be read to be looked at, which is done with every so many ticks.
 const PARKED_EVERY: u64 = 8;
 
 /// Sagas that turned round or passed their pivot, as one start of the broker saw them. Times are the broker's.
@@ -23,69 +23,66 @@ pub struct Watch {
     /// By sequence: how often they were seen beyond their deadline. A record takes only so many aborts.
     late: BTreeMap<u64, u32>,
     looks: u64,
+    /// Those of the parked ones that were stuck when they were last looked at.
+    parked_stuck: Vec<(u64, u32)>,
 }
 
 impl Watch {
     pub fn look(&mut self, env: &mut Env, broker: &mut Broker, time_ms: u64) {
-        self.look_at_parked(env, broker, time_ms);
+        self.looks += 1;
         let state = broker.state();
         env.stuck.clear();
-        let stuck_after_ms = env.options.stuck_after_ms;
         self.late.retain(|&sequence, _| state.is_running(sequence));
         self.turned.retain(|&sequence, _| state.is_running(sequence));
         for (saga, found) in state.sagas.iter() {
-            if state.may_abort(saga) {
-                if found.deadline_ms < time_ms {
-                    let looks = self.late.entry(found.id.sequence.get()).or_default();
-                    *looks += 1;
-                    if *looks > LATE_LOOKS_MAX {
-                        let text = format!("{} runs at {time_ms} ms, its deadline was {}", found.id, found.deadline_ms);
-                        return env.violate("I13", text);
-                    }
+            self.look_at(env, found, state.may_abort(saga), 1, time_ms);
+        }
+        if self.looks.is_multiple_of(PARKED_EVERY) {
+            self.parked_stuck.clear();
+            let parked: Vec<u64> = state.all_parked().map(|parked| parked.sequence).collect();
+            for sequence in parked {
+                let Some((saga, tokens)) = broker.state_mut().look_at_parked(sequence) else { continue };
+                let plan = &broker.state().plans.get(saga.plan).plan;
+                let is_deciding =
+                    tokens.iter().any(|token| plan.pivot.map(u16::from) == Some(token.position) && token.deliveries > 0);
+                self.look_at(env, &saga, !saga.has_turned() && !is_deciding, PARKED_EVERY as u32, time_ms);
+                if saga.stuck {
+                    self.parked_stuck.push(saga_key(saga.id));
                 }
-                continue;
             }
-            if !found.has_turned() {
-                continue;
-            }
-            let (since_ms, was_stuck) = self.turned.entry(found.id.sequence.get()).or_insert((time_ms, false));
-            if *was_stuck && !found.stuck {
-                env.checks.situations.reach(Situation::StuckResolved);
-                *since_ms = time_ms;
-            }
-            *was_stuck = found.stuck;
-            if found.stuck {
-                env.stuck.push(saga_key(found.id));
-            }
-            if !found.stuck && *since_ms + stuck_after_ms + SLACK_MS < time_ms {
-                let text =
-                    format!("saga {} turned round {} ms ago and is not listed as stuck", found.id, time_ms - *since_ms);
-                return env.violate("I13", text);
-            }
+        } else {
+            env.stuck.extend(&self.parked_stuck);
         }
     }
 
-    /// A parked saga that goes forward and was never delivered, or has no pivot, has a deadline before it; one that
-    /// turned round is listed as stuck in time.
-    fn look_at_parked(&mut self, env: &mut Env, broker: &mut Broker, time_ms: u64) {
-        self.looks += 1;
-        if self.looks % PARKED_EVERY != 0 {
+    fn look_at(&mut self, env: &mut Env, found: &Saga, may_abort: bool, looks: u32, time_ms: u64) {
+        if may_abort {
+            if found.deadline_ms < time_ms {
+                let late = self.late.entry(found.id.sequence.get()).or_default();
+                *late += looks;
+                if *late > LATE_LOOKS_MAX {
+                    let text = format!("{} runs at {time_ms} ms, its deadline was {}", found.id, found.deadline_ms);
+                    env.violate("I13", text);
+                }
+            }
             return;
         }
-        let parked: Vec<u64> = broker.state().all_parked().map(|(sequence, ..)| sequence).collect();
-        for sequence in parked {
-            let Some((saga, _)) = broker.state_mut().look_at_parked(sequence) else { continue };
-            let has_pivot = broker.state().plans.get(saga.plan).plan.pivot.is_some();
-            if saga.has_turned() {
-                let (since_ms, _) = self.turned.entry(sequence).or_insert((time_ms, false));
-                if !saga.stuck && *since_ms + env.options.stuck_after_ms + SLACK_MS < time_ms {
-                    let text = format!("parked, {} turned round {} ms ago", saga.id, time_ms - *since_ms);
-                    return env.violate("I13", text);
-                }
-            } else if !has_pivot && saga.deadline_ms + SLACK_MS < time_ms {
-                let text = format!("parked, {} runs at {time_ms} ms, its deadline was {}", saga.id, saga.deadline_ms);
-                return env.violate("I13", text);
-            }
+        if !found.has_turned() {
+            return;
+        }
+        let (since_ms, was_stuck) = self.turned.entry(found.id.sequence.get()).or_insert((time_ms, false));
+        if *was_stuck && !found.stuck {
+            env.checks.situations.reach(Situation::StuckResolved);
+            *since_ms = time_ms;
+        }
+        *was_stuck = found.stuck;
+        if found.stuck {
+            env.stuck.push(saga_key(found.id));
+        }
+        if !found.stuck && *since_ms + env.options.stuck_after_ms + SLACK_MS < time_ms {
+            let text =
+                format!("saga {} turned round {} ms ago and is not listed as stuck", found.id, time_ms - *since_ms);
+            env.violate("I13", text);
         }
     }
 }
