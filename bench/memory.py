@@ -26,7 +26,8 @@ from .plant import DAY_S, Durability, OrderBook, Plant, key, running
 FEW = 1_000
 STARTED_AT_A_TIME = 20_000
 STALL_S = 60.0
-SETTLE_S = 1.0
+SETTLE_S = 10.0
+"""The broker parks what has only waited for some seconds."""
 
 parked_order = (
     Saga("parked-order", Order, deadline=DAY_S, input_bytes=96)

@@ -15,6 +15,7 @@ mod recovery;
 mod requests;
 mod room;
 mod subscribe;
+mod timers;
 mod watermark;
 
 use std::collections::VecDeque;
@@ -353,26 +354,6 @@ impl Broker {
         }
     }
 
-    fn set_deadline(&mut self, saga: SagaRef) {
-        let found = &self.state.sagas[saga];
-        let plan = found.plan as usize;
-        if self.deadlines.len() <= plan {
-            self.deadlines.resize_with(plan + 1, Fifo::default);
-        }
-        let sagas = &self.state.sagas;
-        self.deadlines[plan].push(found.deadline_ms, saga, |saga| sagas.contains_key(saga));
-    }
-
-    /// From now on the saga must end soon, or it is listed as stuck.
-    fn watch(&mut self, saga: SagaRef, time_ms: u64) {
-        self.watch_by_sequence(self.state.sagas[saga].id.sequence.get(), time_ms);
-    }
-
-    fn watch_by_sequence(&mut self, sequence: u64, time_ms: u64) {
-        let (state, due_ms) = (&self.state, time_ms + self.config.stuck_after_ms);
-        self.turned.push(due_ms, sequence, |sequence| state.is_running(sequence));
-    }
-
     /// Ends deadlines, leases, delays and silent sessions.
     pub fn tick(&mut self, now_ms: u64) {
         if self.failed().is_some() {
@@ -416,56 +397,6 @@ impl Broker {
                 self.list_as_stuck(self.state.sagas[saga].id.sequence.get());
             }
         }
-    }
-
-    fn tick_deadlines(&mut self, time_ms: u64) {
-        for plan in 0..self.deadlines.len() {
-            while self.batch.len() < self.config.record_bytes && !is_broken(Mutation::DeadlineNeverExpires) {
-                let sagas = &self.state.sagas;
-                let due = self.deadlines[plan].pop_due(time_ms, |saga| sagas.contains_key(saga));
-                let Some(saga) = due else { break };
-                self.end_deadline(saga, time_ms);
-            }
-        }
-        while self.batch.len() < self.config.record_bytes {
-            let Some(saga) = self.pop_parked_deadline(time_ms) else { break };
-            self.end_deadline(saga, time_ms);
-        }
-    }
-
-    fn end_deadline(&mut self, saga: SagaRef, time_ms: u64) {
-        self.note_deadline_passed(saga);
-        if self.state.may_abort(saga) {
-            self.abort(saga, CauseCode::Deadline, None, "the deadline passed", time_ms);
-        } else {
-            self.watch(saga, time_ms);
-        }
-    }
-
-    fn tick_stuck(&mut self, time_ms: u64) {
-        loop {
-            let state = &self.state;
-            let Some(sequence) = self.turned.pop_due(time_ms, |sequence| state.is_running(sequence)) else { return };
-            self.list_as_stuck(sequence);
-        }
-    }
-
-    /// A notice, not a state: the saga goes on, and an operator should look.
-    fn list_as_stuck(&mut self, sequence: u64) {
-        if is_broken(Mutation::StuckNeverListed) || !self.state.set_stuck(sequence) {
-            return;
-        }
-        if self.stuck.len() >= self.sweep_stuck_at {
-            let state = &self.state;
-            self.stuck.retain(|&sequence| state.is_stuck(sequence));
-            self.sweep_stuck_at = 1024.max(2 * self.stuck.len());
-        }
-        self.stuck.push(sequence);
-    }
-
-    /// The sagas that are stuck, by sequence.
-    fn stuck(&self) -> impl Iterator<Item = u64> + '_ {
-        self.stuck.iter().copied().filter(|&sequence| self.state.is_stuck(sequence))
     }
 
     /// Aborts a saga on the broker's own account: one record with the cause, from which REVOKED follows.

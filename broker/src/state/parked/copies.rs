@@ -73,7 +73,8 @@ impl State {
         });
         self.parked.keep(lsn, payload);
         if !is_whole {
-            self.parked.fail(format!("log.read-back: record {lsn} has no copy of saga {sequence:x} where it was written"));
+            self.parked
+                .fail(format!("log.read-back: record {lsn} has no copy of saga {sequence:x} where it was written"));
         }
         is_whole.then_some(place)
     }

@@ -415,7 +415,8 @@ impl State {
         self.parked.keep(stub.lsn.get(), payload);
         if read.is_none() {
             let lsn = stub.lsn.get();
-            self.parked.fail(format!("log.read-back: record {lsn} has no copy of saga {sequence:x} where it was written"));
+            self.parked
+                .fail(format!("log.read-back: record {lsn} has no copy of saga {sequence:x} where it was written"));
         }
         read
     }

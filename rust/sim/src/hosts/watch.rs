@@ -43,8 +43,9 @@ impl Watch {
             for sequence in parked {
                 let Some((saga, tokens)) = broker.state_mut().look_at_parked(sequence) else { continue };
                 let plan = &broker.state().plans.get(saga.plan).plan;
-                let is_deciding =
-                    tokens.iter().any(|token| plan.pivot.map(u16::from) == Some(token.position) && token.deliveries > 0);
+                let is_deciding = tokens
+                    .iter()
+                    .any(|token| plan.pivot.map(u16::from) == Some(token.position) && token.deliveries > 0);
                 self.look_at(env, &saga, !saga.has_turned() && !is_deciding, PARKED_EVERY as u32, time_ms);
                 if saga.stuck {
                     self.parked_stuck.push(saga_key(saga.id));
