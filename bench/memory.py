@@ -45,6 +45,8 @@ class Parked:
     """What the processes take with so many sagas parked."""
 
     sagas: int
+    in_log: int
+    """Of them, those that the broker keeps in its log alone."""
     coordinator_bytes: int
     broker_bytes: int
     """Beyond what the broker took before the first saga: what it keeps of ended ones counts too."""
@@ -66,6 +68,7 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
     return {
         "durability": durability,
         "in_flight_max": many.sagas,
+        "in_log": many.in_log,
         "slots": slots,
         "coordinator": {"rss_growth_bytes": max(growth.values()), **growth},
         "broker": {"bytes_per_saga": round(many.broker_bytes / many.sagas)},
@@ -143,6 +146,7 @@ async def _weigh(plant: Plant, before: Mapping[str, int], empty_bytes: int) -> P
     counters.observe(stats)
     return Parked(
         sagas=stats["running"],
+        in_log=stats["parked"],
         coordinator_bytes=resident_bytes(plant.fleet.pid("coordinator")),
         broker_bytes=resident_bytes(plant.fleet.pid("broker")) - empty_bytes,
         log_bytes=stats["log_bytes"] - before["log_bytes"],
@@ -153,11 +157,11 @@ async def _weigh(plant: Plant, before: Mapping[str, int], empty_bytes: int) -> P
 def _table(rows: Mapping[Direction, Sequence[Parked]], durability: Durability, slots: int) -> Table:
     title = f"memory with sagas parked, {slots:,} slots, durability {durability}"
     table = Table(title=title, title_justify="left")
-    for column in ("parked", "sagas", "coordinator MiB", "broker grew MiB", "log MiB", "spills"):
+    for column in ("parked", "sagas", "in the log", "coordinator MiB", "broker grew MiB", "log MiB", "spills"):
         table.add_column(column, justify="left" if column == "parked" else "right")
     for direction, weighed in rows.items():
         for parked in weighed:
             sizes = (parked.coordinator_bytes, parked.broker_bytes, parked.log_bytes)
             shown = (f"{size / 2**20:,.2f}" for size in sizes)
-            table.add_row(direction, f"{parked.sagas:,}", *shown, f"{parked.spills:,}")
+            table.add_row(direction, f"{parked.sagas:,}", f"{parked.in_log:,}", *shown, f"{parked.spills:,}")
     return table

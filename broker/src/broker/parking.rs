@@ -18,6 +18,8 @@ const ROUNDS: u8 = 2;
 const PAID_MS_MAX: u64 = 100;
 /// Memory is given back after so many were parked.
 const TRIM_AFTER: usize = 4_096;
+/// And not more often: the allocator looks at all that is free.
+const TRIM_EVERY_MS: u64 = 1_000;
 
 /// When sagas are parked.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +53,8 @@ pub(super) struct Parking {
     /// Copies of parked sagas, by sequence, that take the place of older ones when this record is durable.
     pub moves: VecDeque<(u64, u64, CopyPlace)>,
     since_trim: usize,
+    trimmed_ms: u64,
+    is_trimmed: bool,
 }
 
 impl Broker {
@@ -92,10 +96,16 @@ impl Broker {
             self.parking.page = (page + 1) % pages;
             self.look_at_page(page, may_copy);
         }
-        if self.parking.since_trim >= TRIM_AFTER {
-            self.parking.since_trim = 0;
+        if self.parking.since_trim >= TRIM_AFTER && time_ms >= self.parking.trimmed_ms + TRIM_EVERY_MS {
+            (self.parking.since_trim, self.parking.trimmed_ms) = (0, time_ms);
             self.state.trim();
+            self.parking.is_trimmed = true;
         }
+    }
+
+    /// Whether memory was given back to the allocator since this was asked last.
+    pub fn take_trimmed(&mut self) -> bool {
+        std::mem::take(&mut self.parking.is_trimmed)
     }
 
     fn look_at_page(&mut self, page: usize, may_copy: bool) {

@@ -343,6 +343,11 @@ impl Broker {
         of_log.or_else(|| inner.core.failed()).map(str::to_owned)
     }
 
+    /// Whether so many sagas were parked since it was asked last that the memory is worth to be given back.
+    fn has_parked(&self) -> bool {
+        self.lock().core.take_trimmed()
+    }
+
     /// Writes what is left and seals the log.
     fn close(&self, py: Python<'_>, now_ms: u64) {
         py.detach(|| {
