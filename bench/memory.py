@@ -26,7 +26,7 @@ from .plant import DAY_S, Durability, OrderBook, Plant, key, running
 FEW = 1_000
 STARTED_AT_A_TIME = 20_000
 STALL_S = 60.0
-SETTLE_S = 10.0
+SETTLE_S = 25.0
 """The broker parks what has only waited for some seconds."""
 
 parked_order = (

@@ -48,10 +48,10 @@ struct Job {
 /// Sagas and outcomes that began before the last of the plans was copied.
 struct Rest {
     before_lsn: u64,
-    /// Pages of sequences in which sagas run, and the next sequence in the last one. By sequence, not by reference: a
-    /// saga may be parked and read back meanwhile.
+    /// Pages of sequences in which sagas run, and how many of the last one are left, from the youngest on. By sequence,
+    /// not by reference: a saga may be parked and read back meanwhile.
     pages: Vec<u64>,
-    next: u64,
+    left: u64,
     next_outcome: u64,
 }
 
@@ -108,7 +108,7 @@ impl Broker {
             let rest = job.rest.get_or_insert_with(|| Rest {
                 before_lsn: at.lsn,
                 pages: pages_of(state),
-                next: 0,
+                left: PAGE,
                 next_outcome: state.outcomes.first(),
             });
             rest.copy(state, at, bytes_max, &mut out, &mut self.parking.moves);
@@ -138,13 +138,13 @@ impl Broker {
     }
 }
 
-/// The pages of sequences in which sagas run, the first one last.
+/// The pages of sequences in which sagas run, in their order.
 fn pages_of(state: &State) -> Vec<u64> {
     let in_memory = state.sagas.values().map(|saga| saga.id.sequence.get() / PAGE);
     let mut pages: Vec<u64> = in_memory.collect();
     pages.dedup();
     pages.extend(state.all_parked().map(|parked| parked.sequence / PAGE));
-    pages.sort_unstable_by(|one, other| other.cmp(one));
+    pages.sort_unstable();
     pages.dedup();
     pages
 }
@@ -175,9 +175,11 @@ impl Rest {
     }
 
     fn next_sequence(&mut self) -> Option<u64> {
-        let sequence = self.pages.last()? * PAGE + self.next;
-        self.next = (self.next + 1) % PAGE;
-        if self.next == 0 {
+        let page = *self.pages.last()?;
+        self.left -= 1;
+        let sequence = page * PAGE + self.left;
+        if self.left == 0 {
+            self.left = PAGE;
             self.pages.pop();
         }
         Some(sequence)

@@ -10,16 +10,18 @@ use sagacore_core::wire::Key;
 
 use super::{Broker, Record, RecordKind};
 use crate::log::ReadBack;
-use crate::state::{CopyPlace, SagaRef, Timer, TokenRef};
+use crate::state::{Arrivals, CopyPlace, SagaRef, Timer, TokenRef, Waits};
 
 /// Rounds that a saga must have waited.
 const ROUNDS: u8 = 2;
+/// And one whose arrivals a coordinator has: it may be about to spill them, and would name them.
+const ROUNDS_LEASED: u8 = 16;
 /// A tick copies no more than for so long.
 const PAID_MS_MAX: u64 = 100;
 /// Memory is given back after so many were parked.
 const TRIM_AFTER: usize = 4_096;
-/// And not more often: the allocator looks at all that is free.
-const TRIM_EVERY_MS: u64 = 1_000;
+/// Once so long nothing more was parked: until then, others take what was freed.
+const TRIM_QUIET_MS: u64 = 2_000;
 
 /// When sagas are parked.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +54,10 @@ pub(super) struct Parking {
     copied: VecDeque<(u64, SagaRef)>,
     /// Copies of parked sagas, by sequence, that take the place of older ones when this record is durable.
     pub moves: VecDeque<(u64, u64, CopyPlace)>,
+    /// Parked since memory was given back; as of which time, and how many that were.
     since_trim: usize,
-    trimmed_ms: u64,
+    parked_ms: u64,
+    seen: usize,
     is_trimmed: bool,
 }
 
@@ -96,10 +100,17 @@ impl Broker {
             self.parking.page = (page + 1) % pages;
             self.look_at_page(page, may_copy);
         }
-        if self.parking.since_trim >= TRIM_AFTER && time_ms >= self.parking.trimmed_ms + TRIM_EVERY_MS {
-            (self.parking.since_trim, self.parking.trimmed_ms) = (0, time_ms);
+        self.trim(time_ms);
+    }
+
+    fn trim(&mut self, time_ms: u64) {
+        let parking = &mut self.parking;
+        if parking.since_trim != parking.seen {
+            (parking.seen, parking.parked_ms) = (parking.since_trim, time_ms);
+        }
+        if parking.since_trim >= TRIM_AFTER && time_ms >= parking.parked_ms + TRIM_QUIET_MS {
+            (parking.since_trim, parking.seen, parking.is_trimmed) = (0, 0, true);
             self.state.trim();
-            self.parking.is_trimmed = true;
         }
     }
 
@@ -112,25 +123,34 @@ impl Broker {
         let idle: Vec<SagaRef> = self.state.sagas.page(page).collect();
         for saga in idle {
             let found = &mut self.state.sagas[saga];
-            if found.rounds < ROUNDS {
-                found.rounds += 1;
-            } else if !self.try_park(saga) && may_copy && self.may_wait(saga) {
+            found.rounds = found.rounds.saturating_add(1);
+            if found.rounds <= ROUNDS {
+                continue;
+            }
+            if !self.try_park(saga) && may_copy && self.may_wait(saga) {
                 self.parking.wanted.push(saga);
             }
         }
     }
 
+    /// What is volatile in a saga, if it has only waited, and for long enough.
+    fn waits(&self, saga: SagaRef) -> Option<Waits> {
+        let found = &self.state.sagas[saga];
+        let owner = self.queues.slices.owner(found.id.sequence.get());
+        let waits = self.state.waits(saga, owner)?;
+        let rounds = if waits.arrivals == Arrivals::Leased { ROUNDS_LEASED } else { ROUNDS };
+        (found.rounds > rounds).then_some(waits)
+    }
+
     fn may_wait(&self, saga: SagaRef) -> bool {
-        let owner = self.queues.slices.owner(self.state.sagas[saga].id.sequence.get());
-        self.state.waits(saga, owner).is_some() && !self.state.is_copied(saga, u64::MAX)
+        !self.state.is_copied(saga, u64::MAX) && self.waits(saga).is_some()
     }
 
     fn try_park(&mut self, saga: SagaRef) -> bool {
         if !self.state.is_copied(saga, self.durable_lsn) {
             return false;
         }
-        let owner = self.queues.slices.owner(self.state.sagas[saga].id.sequence.get());
-        let waits = self.state.waits(saga, owner);
+        let waits = self.waits(saga);
         if let Some(waits) = waits {
             self.state.park(saga, waits);
             self.parking.since_trim += 1;
@@ -166,7 +186,7 @@ impl Broker {
         let is_early = is_broken(Mutation::ParkedBeforeDurable);
         while let Some(&(_, saga)) = self.parking.copied.front().filter(|(lsn, _)| *lsn <= durable_lsn || is_early) {
             self.parking.copied.pop_front();
-            if self.state.sagas.get(saga).is_some_and(|found| found.rounds >= ROUNDS) {
+            if self.state.sagas.contains_key(saga) {
                 self.try_park(saga);
             }
         }

@@ -31,7 +31,7 @@ pub use abort::{Abort, CAUSE_BYTES_MAX, encode_cause};
 pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
-pub use parked::Arrivals;
+pub use parked::{Arrivals, Waits};
 pub use plans::{Plans, Registered};
 pub use snapshot::{Copied, copied};
 pub use splice::skip;

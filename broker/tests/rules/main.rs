@@ -9,6 +9,7 @@ mod ahead;
 mod arrivals;
 mod bounds;
 mod follow;
+mod parked;
 mod peers;
 mod watermarks;
 
