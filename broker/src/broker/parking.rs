@@ -100,6 +100,7 @@ impl Broker {
             self.parking.page = (page + 1) % pages;
             self.look_at_page(page, may_copy);
         }
+        self.queues.trim(&self.state);
         self.trim(time_ms);
     }
 
@@ -111,6 +112,9 @@ impl Broker {
         if parking.since_trim >= TRIM_AFTER && time_ms >= parking.parked_ms + TRIM_QUIET_MS {
             (parking.since_trim, parking.seen, parking.is_trimmed) = (0, 0, true);
             self.state.trim();
+            self.queues.trim_leases(&self.state);
+            let sagas = &self.state.sagas;
+            self.deadlines.iter_mut().for_each(|timers| timers.trim(|saga| sagas.contains_key(saga)));
         }
     }
 

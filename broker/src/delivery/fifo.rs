@@ -51,6 +51,13 @@ impl<K: Copy> Fifo<K> {
         self.queue.front().copied()
     }
 
+    /// Sweeps out what is gone, and gives back what that took.
+    pub fn trim(&mut self, is_live: impl Fn(K) -> bool) {
+        self.queue.retain(|&(_, thing)| is_live(thing));
+        self.queue.shrink_to_fit();
+        self.sweep_at = SWEEP_AT_LEAST.max(self.queue.len() * 2);
+    }
+
     /// Takes everything out.
     pub fn drain(&mut self) -> impl Iterator<Item = (u64, K)> + '_ {
         self.queue.drain(..)

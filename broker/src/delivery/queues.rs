@@ -25,6 +25,9 @@ pub enum Released {
     OverLimit(TokenRef),
 }
 
+/// Queues are swept when they are longer than this, and than twice all that is in memory.
+const TRIM_AT_LEAST: usize = 4_096;
+
 #[derive(Default)]
 struct ServiceQueue {
     undo: VecDeque<TokenRef>,
@@ -102,6 +105,26 @@ impl Queues {
             queue.run.push_front(token);
         }
         self.stir(service);
+    }
+
+    /// Sweeps out what was parked, or has ended, where that is most of a queue; and gives back what it took.
+    pub fn trim(&mut self, state: &State) {
+        let most = 2 * state.tokens.len() + TRIM_AT_LEAST;
+        for service in &mut self.services {
+            for queue in [&mut service.undo, &mut service.run] {
+                if queue.len() > most {
+                    queue.retain(|&token| is_ready(state, token));
+                    queue.shrink_to(2 * queue.len());
+                }
+            }
+        }
+    }
+
+    /// The same of what sessions hold.
+    pub fn trim_leases(&mut self, state: &State) {
+        for (session, found) in self.sessions.iter_mut() {
+            found.leases.trim(|token| is_leased(state, token, session));
+        }
     }
 
     /// What the servers of a service may still be asked for.

@@ -153,6 +153,10 @@ impl Sessions {
         self.sessions.iter()
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SessionRef, &mut Session)> {
+        self.sessions.iter_mut()
+    }
+
     pub fn len(&self) -> usize {
         self.sessions.len()
     }

@@ -69,6 +69,14 @@ impl<T: Copy + Default> BySequence<T> {
         gone
     }
 
+    /// Gives back what many more took than are there now.
+    pub fn trim(&mut self) {
+        let places = PLACES_MIN.max(2 * self.length.next_power_of_two());
+        if places < self.ring.len() {
+            self.rebuild(places);
+        }
+    }
+
     fn place(&self, sequence: u64) -> usize {
         sequence as usize & (self.ring.len() - 1)
     }
@@ -79,8 +87,11 @@ impl<T: Copy + Default> BySequence<T> {
         if self.ring.len() >= 2 * self.length {
             return;
         }
-        let bigger = vec![(0, T::default()); 2 * self.ring.len()];
-        let ring = std::mem::replace(&mut self.ring, bigger);
+        self.rebuild(2 * self.ring.len());
+    }
+
+    fn rebuild(&mut self, places: usize) {
+        let ring = std::mem::replace(&mut self.ring, vec![(0, T::default()); places]);
         let aside = std::mem::take(&mut self.aside);
         self.length = 0;
         for (sequence, value) in ring.into_iter().filter(|(sequence, _)| *sequence != 0).chain(aside) {
@@ -139,6 +150,9 @@ mod tests {
                 };
                 map.insert(sequence, value);
                 model.insert(sequence, value);
+                if value % 61 == 0 {
+                    map.trim();
+                }
                 prop_assert_eq!(map.length, model.len());
                 prop_assert_eq!(map.get(sequence), Some(value));
             }

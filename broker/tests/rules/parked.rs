@@ -86,9 +86,11 @@ fn one_that_is_asked_for_is_read_back_alone_and_parked_again_without_a_copy() {
 
 #[test]
 fn a_deadline_passes_while_a_saga_is_parked() {
-    let (mut world, _) = parked();
+    let (mut world, copies) = parked();
     world.pass(shop().deadline_ms, &["client"]);
     assert_eq!(world.broker.state().counters.revoked, SAGAS as u64);
+    // They wait again, as they are now.
+    copies.take_from(&world);
     assert_eq!(status(&mut world, "key-0"), StatusCode::Compensating);
 }
 

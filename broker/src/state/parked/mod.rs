@@ -475,6 +475,7 @@ impl State {
     pub fn trim(&mut self) {
         self.sagas.trim();
         self.tokens.trim();
+        self.by_sequence.trim();
     }
 
     /// The copy that a saga in memory has in this record, which is being made.
