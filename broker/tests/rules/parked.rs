@@ -1,5 +1,6 @@
 //! Sagas that only wait: where they are kept makes no difference to anybody.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use sagacore_broker::log::{Fault, LogError, ReadBack};
@@ -13,9 +14,9 @@ use crate::{begin, cancel, join_uncoordinated, status, undo_at};
 const SAGAS: usize = 40;
 const LONG_MS: u64 = 5_000;
 
-/// The payloads of copies, as a log would give them back.
+/// The payloads of copies by LSN, as a log would give them back.
 #[derive(Clone, Default)]
-pub struct Copies(Arc<Mutex<Vec<(u64, Vec<u8>)>>>);
+struct Copies(Arc<Mutex<BTreeMap<u64, Vec<u8>>>>);
 
 impl Copies {
     fn take_from(&self, world: &World) {
@@ -27,9 +28,9 @@ impl Copies {
 impl ReadBack for Copies {
     fn read(&mut self, lsn: u64, payload: &mut Vec<u8>) -> Result<(), LogError> {
         let copies = self.0.lock().unwrap();
-        let found = copies.iter().find(|&&(other, _)| other == lsn);
+        let found = copies.get(&lsn);
         let lost = LogError::ReadBack { file: "memory".to_owned(), offset: 0, lsn, fault: Fault::Checksum };
-        payload.clone_from(&found.ok_or(lost)?.1);
+        payload.clone_from(found.ok_or(lost)?);
         Ok(())
     }
 }
