@@ -1,6 +1,6 @@
 //! Sagas that only wait are parked (`state::parked`). A hand goes round over those in memory, as a clock's in a buffer
-//! pool: to which nothing happened for two rounds is copied into the log, if it is not as its last copy says, and leaves
-//! memory once that is durable.
+//! pool: one to which nothing happened for two rounds is copied into the log, if it is not as its last copy says, and
+//! leaves memory once that is durable.
 
 use std::collections::VecDeque;
 

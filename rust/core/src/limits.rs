@@ -91,7 +91,8 @@ pub const SAGAS_MAX: usize = 16 << 20;
 /// What their pending messages carry, in bytes; START beyond it is refused and may be retried.
 pub const BODY_BYTES_MAX: usize = 4 << 30;
 
-/// A saga to which nothing happens for two or three times so long is parked: it stays in the log, and in memory is a stub.
+/// A saga to which nothing happens for two or three times so long is parked: it stays in the log, and in memory is a
+/// stub.
 pub const PARK_ROUND_MS: u64 = 1_000;
 /// Copies for that, in one record, about: what is read back to have one of them.
 pub const PARK_RECORD_BYTES: usize = 64 * 1024;

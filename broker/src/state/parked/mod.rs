@@ -1,6 +1,6 @@
-//! Sagas that only wait are parked: what they carry stays in the log, as a copy, and a stub of some bytes in memory says
-//! where. A saga is parked only if it has not changed since its copy was made and the copy is durable; it is read back
-//! when its queue reaches it, or when somebody names it, and is then as it was.
+//! Sagas that only wait are parked: what they carry stays in the log, as a copy, and a stub of some bytes in memory
+//! says where. A saga is parked only if it has not changed since its copy was made and the copy is durable; it is read
+//! back when its queue reaches it, or when somebody names it, and is then as it was.
 
 mod copies;
 mod sequences;
