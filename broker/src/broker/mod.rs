@@ -146,8 +146,7 @@ pub struct Broker {
 impl Broker {
     /// An empty broker: `replay` what the log says, then `open` it.
     pub fn new(config: Config) -> Self {
-        let mut state = State::new(config.shard, config.secret);
-        state.outcomes.window = config.outcomes;
+        let state = State::new(config.shard, config.secret, config.outcomes);
         Self {
             config,
             state,

@@ -24,6 +24,12 @@ impl<T: Copy + Default> Default for BySequence<T> {
 }
 
 impl<T: Copy + Default> BySequence<T> {
+    /// With a ring for so many, so that it need not grow while sagas wait.
+    pub fn with_room(count: usize) -> Self {
+        let places = count.next_power_of_two().max(PLACES_MIN);
+        Self { ring: vec![(0, T::default()); places], ..Self::default() }
+    }
+
     pub fn get(&self, sequence: u64) -> Option<T> {
         let (found, value) = self.ring[self.place(sequence)];
         if found == sequence {

@@ -34,6 +34,11 @@ impl Entry {
 pub struct Keys(HashTable<Entry>);
 
 impl Keys {
+    /// Makes room for so many, so that the table need not grow while sagas wait.
+    pub fn reserve(&mut self, count: usize) {
+        self.0.reserve(count, Entry::hash);
+    }
+
     /// A saga was started under a key with this hash.
     pub fn insert(&mut self, key_hash: u128, sequence: u64) {
         let entry = Entry::new(key_hash, sequence);

@@ -214,7 +214,9 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(shard: u16, secret: [u8; 16]) -> Self {
+    pub fn new(shard: u16, secret: [u8; 16], window: Window) -> Self {
+        let mut keys = Keys::default();
+        keys.reserve(window.room());
         Self {
             shard,
             secret,
@@ -222,9 +224,9 @@ impl State {
             sagas: Slab::default(),
             tokens: Slab::default(),
             by_sequence: BySequence::default(),
-            keys: Keys::default(),
+            keys,
             parked: Parked::default(),
-            outcomes: Outcomes::default(),
+            outcomes: Outcomes::new(window),
             next_sequence: 1,
             counters: Counters::default(),
             relaxed: false,

@@ -35,6 +35,13 @@ pub struct Window {
     pub bytes: usize,
 }
 
+impl Window {
+    /// How many there is room for from the start; an operator who wants more waits while tables grow.
+    pub fn room(&self) -> usize {
+        self.count.min(OUTCOMES_MAX)
+    }
+}
+
 impl Default for Window {
     fn default() -> Self {
         Self { count: OUTCOMES_MAX, age_ms: OUTCOMES_MS, bytes: OUTCOMES_BYTES_MAX }
@@ -55,6 +62,13 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// With room for as many as the window has: a ring that doubles copies a hundred megabytes while sagas wait. What
+    /// is not used yet takes no memory.
+    pub fn new(window: Window) -> Self {
+        let ring = VecDeque::with_capacity(window.room() + 1);
+        Self { window, ring, by_sequence: BySequence::with_room(window.room()), ..Self::default() }
+    }
+
     pub fn len(&self) -> usize {
         self.ring.len()
     }
