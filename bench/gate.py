@@ -36,6 +36,7 @@ FEW, MANY = 1_000, 100_000
 """Sagas in flight between which the coordinator's memory is compared."""
 SLOTS = 4_096
 """Fewer than sagas in flight: the coordinator has to spill."""
+SETTLE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def judge(measured: Measured) -> list[str]:
 
 async def gate(console: Console) -> dict[str, object]:
     """Measure, print what was found and return it, with the problems."""
-    few, many = await park("forward", (FEW, MANY), durability="os", slots=SLOTS)
+    few, many = await park("forward", (FEW, MANY), durability="os", slots=SLOTS, settle_s=SETTLE_S)
     ratios, messages, messages_compensated = await compare(turns=TURNS, turn_sagas=TURN_SAGAS)
     measured = Measured(
         ratios=ratios,

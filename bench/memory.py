@@ -27,7 +27,7 @@ FEW = 1_000
 STARTED_AT_A_TIME = 20_000
 STALL_S = 60.0
 SETTLE_S = 25.0
-"""The broker parks what has only waited for some seconds."""
+"""The broker parks what has only waited for some seconds, and gives back what it took when no more is parked."""
 
 parked_order = (
     Saga("parked-order", Order, deadline=DAY_S, input_bytes=96)
@@ -77,7 +77,9 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
     }
 
 
-async def park(direction: Direction, counts: Sequence[int], *, durability: Durability, slots: int) -> list[Parked]:
+async def park(
+    direction: Direction, counts: Sequence[int], *, durability: Durability, slots: int, settle_s: float = SETTLE_S
+) -> list[Parked]:
     """Run some sagas to their end, so that everything has its working size; then park so many, weigh, and go on.
 
     All counts are weighed in the same processes, each after the sagas of the one before have ended.
@@ -92,7 +94,7 @@ async def park(direction: Direction, counts: Sequence[int], *, durability: Durab
             before = await plant.client.stats()
             await _start(plant, book, before["started"], sagas)
             await _parked(plant, direction, before, sagas)
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(settle_s)
             weighed.append(await _weigh(plant, before, empty_bytes))
             if sagas != counts[-1]:
                 await plant.start_service("inventory")

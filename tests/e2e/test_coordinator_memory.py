@@ -8,6 +8,8 @@ from bench.memory import Direction, park
 
 FEW, MANY = 1_000, 20_000
 SLOTS = 256
+SETTLE_S = 5.0
+"""Enough for the first ones to be in the broker's log alone; the coordinator needs none."""
 MIB = 1 << 20
 
 
@@ -15,7 +17,7 @@ MIB = 1 << 20
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("direction", ["forward", "undoing"])
 def test_coordinator_memory_does_not_grow_with_the_sagas_in_flight(direction: Direction) -> None:
-    few, many = asyncio.run(park(direction, (FEW, MANY), durability="os", slots=SLOTS))
+    few, many = asyncio.run(park(direction, (FEW, MANY), durability="os", slots=SLOTS, settle_s=SETTLE_S))
     assert many.spills > 0
     assert abs(many.coordinator_bytes - few.coordinator_bytes) <= MIB
-    assert many.broker_bytes > few.broker_bytes
+    assert many.in_log > few.in_log > 0

@@ -22,7 +22,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 /// Sequences of a page.
 const PAGE: u64 = 256;
-/// A page grows by so many stubs.
+/// A page begins with room for so many stubs, and doubles: what it leaves behind fits another one, and a full page
+/// wastes nothing.
 const GROWTH: usize = 16;
 
 /// Bits of `Stub::flags`.
@@ -63,6 +64,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Stub, session) == 24);
     assert!(core::mem::offset_of!(Stub, correlation) == 32);
     assert!(PAGE == 1 << u8::BITS);
+    assert!((PAGE as usize / GROWTH).is_power_of_two() && GROWTH.is_power_of_two(), "a page that doubles becomes full");
 };
 
 impl Default for Stub {
@@ -119,7 +121,7 @@ impl Stubs {
         let (page, low) = split(sequence);
         let stubs = self.pages.entry(page).or_default();
         if stubs.len() == stubs.capacity() {
-            stubs.reserve_exact(GROWTH);
+            stubs.reserve_exact(stubs.len().max(GROWTH));
         }
         let index = stubs.partition_point(|other| other.low < low);
         stubs.insert(index, Stub { low, ..stub });
@@ -133,8 +135,8 @@ impl Stubs {
         let gone = stubs.remove(index);
         if stubs.is_empty() {
             self.pages.remove(&page);
-        } else if stubs.capacity() > stubs.len() + 2 * GROWTH {
-            stubs.shrink_to(stubs.len() + GROWTH);
+        } else if stubs.capacity() > GROWTH && stubs.capacity() >= 4 * stubs.len() {
+            stubs.shrink_to(2 * stubs.len());
         }
         self.length -= 1;
         Some(gone)
