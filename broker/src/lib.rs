@@ -9,5 +9,7 @@ mod delivery;
 pub mod log;
 mod state;
 
-pub use broker::{Broker, Config, Opened, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds};
+pub use broker::{
+    Broker, Config, Deadlock, Deadlocks, Hop, Opened, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds,
+};
 pub use state::{Copied, Window, copied};

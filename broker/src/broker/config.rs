@@ -26,6 +26,8 @@ pub struct Config {
     pub outcomes: Window,
     pub stuck_after_ms: u64,
     pub watermarks: WatermarkBounds,
+    /// Of sagas that wait for each other, one gives way. Else only their deadlines end it.
+    pub detect_deadlocks: bool,
     /// Nothing is added to a record that has as many bytes. With one more transaction it must still fit into the log.
     pub record_bytes: usize,
     /// Keys the hash of users' keys, where the log is new. Drawn at random by the host.
@@ -40,6 +42,7 @@ impl Default for Config {
             outcomes: Window::default(),
             stuck_after_ms: STUCK_AFTER_MS_DEFAULT,
             watermarks: WatermarkBounds::default(),
+            detect_deadlocks: true,
             record_bytes: RECORD_BYTES_DEFAULT,
             secret: [0; 16],
         }

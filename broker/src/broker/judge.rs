@@ -10,9 +10,9 @@ use sagacore_core::wire::{
 use super::{Broker, Effect, Refused};
 use crate::state::{Abort, CAUSE_BYTES_MAX, Place, SagaRef, SessionRef, TokenRef};
 
-type Judged = Result<(), Refused>;
+pub(super) type Judged = Result<(), Refused>;
 
-const STALE: Refused = Refused(Refusal::Stale, "what it names is not pending any more");
+pub(super) const STALE: Refused = Refused(Refusal::Stale, "what it names is not pending any more");
 
 impl Broker {
     pub(super) fn try_apply(&mut self, session: SessionRef, transaction: &Transaction<'_>, time_ms: u64) -> Judged {
@@ -34,6 +34,7 @@ impl Broker {
             Kind::Fail => self.fail(session, transaction, &first, time_ms),
             Kind::Spill => self.spill(session, transaction),
             Kind::RetryLater => self.retry_later(session, transaction.consumes, first.header, time_ms),
+            Kind::Blocked => self.blocked(session, transaction, &first, time_ms),
             _ => self.move_on(session, transaction, time_ms),
         }
     }
@@ -137,7 +138,7 @@ impl Broker {
     }
 
     /// The pending tokens that a transaction names, all of them.
-    fn find_all(&mut self, keys: &[Key]) -> Judged {
+    pub(super) fn find_all(&mut self, keys: &[Key]) -> Judged {
         self.consumed.clear();
         for key in keys {
             self.consumed.push(self.state.pending(key).ok_or(STALE)?);
@@ -186,8 +187,12 @@ impl Broker {
 
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
     fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
-        self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
+        if self.state.begins_again(saga, &self.expected, time_ms) {
+            return self.restart(saga);
+        }
+        self.batch.extend_from_slice(transaction.bytes());
+        self.let_go();
         let at = self.at(time_ms);
         self.state.advance(saga, &self.consumed, transaction, at, &mut self.applied);
     }
@@ -226,6 +231,7 @@ impl Broker {
         }
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
+        self.leave_waiting(saga, clean.then_some(step));
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause, clean_step: clean.then_some(step) }, at, &mut self.applied);
         self.note_applied(time_ms);
@@ -292,6 +298,7 @@ impl Broker {
             if self.state.tokens[token].place == Place::Leased(session) {
                 self.state.tokens[token].unanswered = 0;
                 self.queues.delay(&mut self.state, token, time_ms + delay_ms);
+                self.let_go_of(token);
             }
         }
         Ok(())

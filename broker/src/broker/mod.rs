@@ -12,7 +12,9 @@ mod judge;
 mod recovery;
 mod requests;
 mod room;
+mod stuck;
 mod subscribe;
+mod waiting;
 mod watermark;
 
 use std::collections::VecDeque;
@@ -28,6 +30,8 @@ use crate::state::{Abort, Applied, At, Expected, Place, SagaRef, SessionRef, Sta
 use compaction::Compaction;
 pub use config::{Config, Room, Visibility};
 pub use recovery::{Opened, Unreadable};
+pub use waiting::{Deadlock, Deadlocks, Hop};
+use waiting::{Over, Waiting};
 pub use watermark::WatermarkBounds;
 use watermark::Watermarks;
 
@@ -70,12 +74,21 @@ enum Effect {
         session: SessionRef,
         answer: Box<(Header, Vec<u8>)>,
     },
-    /// Counters, or what is stuck: as it is when it is told.
+    /// Counters, what is stuck, or deadlocks from a number on: as it is when it is told.
     Look {
         session: SessionRef,
         kind: Kind,
         correlation: u64,
+        from: u64,
     },
+    /// Somebody holds nothing any more, or not what was waited for.
+    Over(Over),
+    /// What a step waits for is out of its way.
+    Wake(TokenRef),
+    /// A victim begins again.
+    Restarted(SagaRef),
+    /// A deadlock is resolved.
+    Resolved(u64),
     Confirm {
         session: SessionRef,
         number: u64,
@@ -108,13 +121,14 @@ pub struct Broker {
     /// By plan: sagas of one plan run equally long.
     deadlines: Vec<Fifo<SagaRef>>,
     /// Sagas that turned round or passed their pivot.
-    turned: Fifo<SagaRef>,
+    turned: Fifo<(SagaRef, u32)>,
     /// Listed as stuck, and perhaps resolved or ended since; swept when it has this length.
     stuck: Vec<SagaRef>,
     sweep_stuck_at: usize,
     /// Sessions whose transactions were judged since the last flush.
     judged: Vec<SessionRef>,
     watermarks: Watermarks,
+    waiting: Waiting,
     compaction: Compaction,
     /// Room on the disk, as the host last said; none where the log is in memory.
     room: Option<Room>,
@@ -161,6 +175,7 @@ impl Broker {
             sweep_stuck_at: 1024,
             judged: Vec::new(),
             watermarks: Watermarks::new(config.watermarks),
+            waiting: Waiting::default(),
             compaction: Compaction::default(),
             room: None,
             recorded_bytes: 0,
@@ -301,7 +316,8 @@ impl Broker {
     fn note_applied(&mut self, time_ms: u64) {
         let alone = self.take_alone();
         let is_said = self.ahead_from_lsn <= self.durable_lsn || is_broken(Mutation::RunsAheadUnsaid);
-        if self.config.visibility == Visibility::Relaxed && is_said {
+        let waits = self.applied.restarted.is_some() && !is_broken(Mutation::RestartRunsAhead);
+        if self.config.visibility == Visibility::Relaxed && is_said && !waits {
             let (state, queues, durable_lsn) = (&mut self.state, &mut self.queues, self.durable_lsn);
             self.applied.published.retain(|&token| {
                 let waits = !state.may_run_ahead(token, durable_lsn);
@@ -324,6 +340,7 @@ impl Broker {
 
     fn note_durable(&mut self, time_ms: u64) {
         let lsn = self.next_lsn;
+        self.note_through();
         self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
         if let Some(saga) = self.applied.started.take() {
             self.set_deadline(saga);
@@ -334,7 +351,7 @@ impl Broker {
         }
         if let Some((sequence, attached)) = self.applied.ended.take() {
             if is_broken(Mutation::ResultRunsAhead) {
-                self.perform(Effect::Ended { sequence, attached: attached.clone() });
+                self.perform(Effect::Ended { sequence, attached: attached.clone() }, time_ms);
             }
             self.owe(lsn, Effect::Ended { sequence, attached });
             self.state.forget(time_ms);
@@ -349,12 +366,6 @@ impl Broker {
         }
         let sagas = &self.state.sagas;
         self.deadlines[plan].push(found.deadline_ms, saga, |saga| sagas.contains_key(saga));
-    }
-
-    /// From now on the saga must end soon, or it is listed as stuck.
-    fn watch(&mut self, saga: SagaRef, time_ms: u64) {
-        let sagas = &self.state.sagas;
-        self.turned.push(time_ms + self.config.stuck_after_ms, saga, |saga| sagas.contains_key(saga));
     }
 
     /// Ends deadlines, leases, delays and silent sessions.
@@ -413,33 +424,6 @@ impl Broker {
         }
     }
 
-    fn tick_stuck(&mut self, time_ms: u64) {
-        loop {
-            let sagas = &self.state.sagas;
-            let Some(saga) = self.turned.pop_due(time_ms, |saga| sagas.contains_key(saga)) else { return };
-            self.list_as_stuck(saga);
-        }
-    }
-
-    /// A notice, not a state: the saga goes on, and an operator should look.
-    fn list_as_stuck(&mut self, saga: SagaRef) {
-        if is_broken(Mutation::StuckNeverListed) || std::mem::replace(&mut self.state.sagas[saga].stuck, true) {
-            return;
-        }
-        if self.stuck.len() >= self.sweep_stuck_at {
-            let sagas = &self.state.sagas;
-            self.stuck.retain(|&saga| sagas.get(saga).is_some_and(|saga| saga.stuck));
-            self.sweep_stuck_at = 1024.max(2 * self.stuck.len());
-        }
-        self.stuck.push(saga);
-    }
-
-    /// The sagas that are stuck.
-    fn stuck(&self) -> impl Iterator<Item = SagaRef> + '_ {
-        let is_stuck = |saga: &SagaRef| self.state.sagas.get(*saga).is_some_and(|saga| saga.stuck);
-        self.stuck.iter().copied().filter(is_stuck)
-    }
-
     /// Aborts a saga on the broker's own account: one record with the cause, from which REVOKED follows.
     fn abort(&mut self, saga: SagaRef, code: CauseCode, step: Option<u8>, text: &str, time_ms: u64) {
         let cause = encode_cause(code, step, text);
@@ -454,6 +438,7 @@ impl Broker {
         });
         transaction.finish();
         self.applied.clear();
+        self.leave_waiting(saga, None);
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause: &cause, clean_step: None }, at, &mut self.applied);
         self.note_applied(time_ms);
@@ -522,13 +507,13 @@ impl Broker {
             }
             if let Some((_, effect)) = self.effects.pop_front() {
                 self.owed_bytes -= effect.owed_bytes();
-                self.perform(effect);
+                self.perform(effect, time_ms);
             }
         }
         self.queues.dispatch(&mut self.state, time_ms);
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn perform(&mut self, effect: Effect, time_ms: u64) {
         match effect {
             Effect::Token(token) => {
                 if self.state.tokens.get(token).is_some_and(|token| token.place == Place::Held) {
@@ -549,7 +534,11 @@ impl Broker {
                     }
                 });
             }
-            Effect::Look { session, kind, correlation } => self.tell_look(session, kind, correlation),
+            Effect::Look { session, kind, correlation, from } => self.tell_look(session, kind, correlation, from),
+            Effect::Over(over) => self.hand_on(over),
+            Effect::Wake(token) => self.wake(token),
+            Effect::Restarted(saga) => self.begin_again(saga),
+            Effect::Resolved(number) => self.waiting.deadlocks.visible(number, time_ms),
             Effect::Confirm { session, number } => self.queues.sessions.confirm(session, number),
         }
     }
@@ -570,6 +559,11 @@ impl Broker {
     /// Bytes gathered for the next record.
     pub fn record_bytes(&self) -> usize {
         self.batch.len()
+    }
+
+    /// Deadlocks that were resolved.
+    pub fn deadlocks(&self) -> &Deadlocks {
+        &self.waiting.deadlocks
     }
 
     /// The last record that is durable.

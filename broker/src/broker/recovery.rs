@@ -108,9 +108,13 @@ impl Broker {
             self.state.sagas.iter().map(|(saga, found)| (found.deadline_ms, saga)).collect();
         sagas.sort_unstable();
         for (_, saga) in sagas {
-            if self.state.sagas[saga].has_turned() {
+            let found = &self.state.sagas[saga];
+            let (has_turned, is_victim) = (found.has_turned(), found.victim);
+            if has_turned {
                 self.watch(saga, time_ms);
-            } else {
+            }
+            // A victim begins again under the deadline that it had.
+            if !has_turned || is_victim {
                 self.set_deadline(saga);
             }
         }

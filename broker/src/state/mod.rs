@@ -10,6 +10,7 @@ mod by_sequence;
 mod check;
 mod outcomes;
 mod plans;
+mod restart;
 mod snapshot;
 mod splice;
 
@@ -61,6 +62,8 @@ pub struct Saga {
     pub stuck: bool,
     /// No watermark waits for it: it was stuck once, and may be still.
     pub excepted: bool,
+    /// It was aborted because it lost a deadlock: when all is undone it begins again.
+    pub victim: bool,
     pub age: u64,
     pub deadline_ms: u64,
     pub trace: [u8; 16],
@@ -94,6 +97,8 @@ pub enum Place {
     Leased(SessionRef),
     /// Spilled by its coordinator: it comes again with the next arrival of its block.
     Spilled,
+    /// Its step waits for what others hold.
+    Blocked,
 }
 
 /// A pending token.

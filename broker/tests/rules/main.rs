@@ -10,6 +10,7 @@ mod arrivals;
 mod bounds;
 mod follow;
 mod peers;
+mod waiting;
 mod watermarks;
 
 use peers::{Got, World, carried, done, next, undone};

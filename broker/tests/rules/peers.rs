@@ -65,7 +65,7 @@ impl World {
         Self::of(Config { watermarks, ..Config::default() })
     }
 
-    fn of(config: Config) -> Self {
+    pub fn of(config: Config) -> Self {
         let config = Config { stuck_after_ms: 5_000, ..config };
         let mut broker = Broker::new(config);
         let first = broker.open(Opened { next_lsn: 1, boot_epoch: 1, last_time_ms: 0, unclean: false }, 0);

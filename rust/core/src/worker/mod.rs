@@ -24,7 +24,7 @@ use crate::limits::{FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NO
 use crate::mutation::{Mutation, is_broken};
 use crate::peer::{Heard, Link, Peer, PeerOptions};
 use crate::watermark::Watermark;
-use crate::wire::{CauseCode, Header, Kind, Message, Refusal, Role, Section, Transactions};
+use crate::wire::{CauseCode, Flags, Freed, Header, Kind, Message, Refusal, Role, Section, Transactions};
 use ending::{Ending, cut, ending, idempotency_key, retry};
 use plans::{KnownPlan, Plans};
 use running::{Running, Taken, key_of};
@@ -398,6 +398,10 @@ impl Worker {
             phase: known.phase(header.place.get()),
             log: entry.log,
             class: known.class,
+            place: header.place.get(),
+            age: header.age.get(),
+            freed: Freed::read_all(entry.sections().get(Section::FREED).unwrap_or_default()).to_vec(),
+            wounded: header.has(Flags::WOUNDED),
         })
     }
 
@@ -410,7 +414,7 @@ impl Worker {
         }
         let phase = known.phase(entry.header.place.get());
         let ending = ending(verdict, payload, entry, phase, self.options.memory_fence)?;
-        if self.options.memory_fence && ending != Ending::Nothing {
+        if self.options.memory_fence && !matches!(ending, Ending::Nothing | Ending::Blocked) {
             let event = match ending {
                 Ending::Done => Event::Succeeded,
                 Ending::Fail { is_clean: true, .. } => Event::RejectedCleanly,
@@ -435,6 +439,10 @@ impl Worker {
                 self.stats.retried += 1;
                 let reason = if verdict == Verdict::Retry { retry(payload)?.1 } else { payload };
                 send::later(peer, &entry.header, delay_ms, reason);
+            }
+            Ending::Blocked => {
+                self.stats.blocked += 1;
+                send::blocked(peer, &entry.header, payload);
             }
             Ending::Nothing => self.stats.dropped += 1,
         }

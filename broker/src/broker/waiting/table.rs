@@ -1,0 +1,151 @@
+//! Who waits for whom: a bounded table of waiting steps, each with those in its way. Volatile: after a restart of the
+//! broker every step is delivered again, and waits again.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use sagacore_core::limits::{FREED_MAX, WAITERS_MAX};
+use sagacore_core::wire::{Freed, HoldMode, Holder};
+
+use super::Deadlocks;
+use crate::state::TokenRef;
+
+/// Holders that are whole sagas: a victim waits for those that it lost to, whatever they hold.
+pub const WHOLE_SAGA: u16 = u16::MAX;
+
+/// Somebody in the way of a waiting step.
+#[derive(Debug, Clone, Copy)]
+pub struct Edge {
+    pub holder: Holder,
+    /// It is over, and that is not durable yet: it closes no cycle.
+    pub is_dead: bool,
+}
+
+/// A waiting step.
+#[derive(Debug)]
+pub struct Waiter {
+    pub mode: HoldMode,
+    pub resource: Box<[u8]>,
+    pub edges: Vec<Edge>,
+    /// Those that were in its way and have ended, to be told when it is woken.
+    pub freed: Vec<Freed>,
+}
+
+impl Waiter {
+    pub fn free(&mut self, holder: Holder) {
+        let freed = Freed { saga: holder.saga, attempt: holder.attempt.into() };
+        if self.freed.len() < FREED_MAX && !self.freed.contains(&freed) {
+            self.freed.push(freed);
+        }
+    }
+}
+
+/// A saga that ended, or an attempt of it, or what one step of it held.
+#[derive(Debug, Clone, Copy)]
+pub struct Over {
+    pub sequence: u64,
+    /// This one; where the whole saga is over, all before it too.
+    pub attempt: u32,
+    /// None: all that the saga held.
+    pub place: Option<u16>,
+}
+
+impl Over {
+    fn ends(&self, holder: &Holder) -> bool {
+        holder.saga.sequence.get() == self.sequence
+            && match self.place {
+                None => holder.attempt <= self.attempt,
+                Some(place) => holder.attempt == self.attempt && holder.place == place,
+            }
+    }
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    waiters: HashMap<TokenRef, Waiter, FixedState>,
+    /// By sequence of a saga, the steps that it is in the way of.
+    by_holder: HashMap<u64, Vec<TokenRef>, FixedState>,
+    /// By sequence of a victim that has not begun again: those that it lost to.
+    pub lost_to: HashMap<u64, Vec<Holder>, FixedState>,
+    pub deadlocks: Deadlocks,
+}
+
+impl Waiting {
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.waiters.len() >= WAITERS_MAX
+    }
+
+    pub fn get(&self, token: TokenRef) -> Option<&Waiter> {
+        self.waiters.get(&token)
+    }
+
+    pub fn get_mut(&mut self, token: TokenRef) -> Option<&mut Waiter> {
+        self.waiters.get_mut(&token)
+    }
+
+    pub fn is_awaited(&self, sequence: u64) -> bool {
+        !self.by_holder.is_empty() && self.by_holder.contains_key(&sequence)
+    }
+
+    /// The steps that wait for a saga.
+    pub fn waiters_of(&self, sequence: u64) -> &[TokenRef] {
+        self.by_holder.get(&sequence).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn insert(&mut self, token: TokenRef, waiter: Waiter) {
+        self.remove(token);
+        for edge in &waiter.edges {
+            let waiters = self.by_holder.entry(edge.holder.saga.sequence.get()).or_default();
+            if !waiters.contains(&token) {
+                waiters.push(token);
+            }
+        }
+        self.waiters.insert(token, waiter);
+    }
+
+    pub fn remove(&mut self, token: TokenRef) -> Option<Waiter> {
+        let gone = self.waiters.remove(&token)?;
+        gone.edges.iter().for_each(|edge| self.forget_edge(edge.holder.saga.sequence.get(), token));
+        Some(gone)
+    }
+
+    fn forget_edge(&mut self, sequence: u64, token: TokenRef) {
+        let Some(waiters) = self.by_holder.get_mut(&sequence) else { return };
+        waiters.retain(|&other| other != token);
+        if waiters.is_empty() {
+            self.by_holder.remove(&sequence);
+        }
+    }
+
+    /// Somebody is out of the way. Gives the steps that need not wait any more: of a pool perhaps there is enough.
+    pub fn over(&mut self, over: Over) -> Vec<TokenRef> {
+        let mut woken = Vec::new();
+        for token in self.waiters_of(over.sequence).to_vec() {
+            let Some(waiter) = self.waiters.get_mut(&token) else { continue };
+            let (gone, left): (Vec<Edge>, Vec<Edge>) = waiter.edges.iter().partition(|edge| over.ends(&edge.holder));
+            if gone.is_empty() {
+                continue;
+            }
+            if over.place.is_none() {
+                gone.iter().for_each(|edge| waiter.free(edge.holder));
+            }
+            waiter.edges = left;
+            if waiter.edges.is_empty() || waiter.mode == HoldMode::Counted {
+                woken.push(token);
+            }
+            if !waiter.edges.iter().any(|edge| edge.holder.saga.sequence.get() == over.sequence) {
+                self.forget_edge(over.sequence, token);
+            }
+        }
+        woken
+    }
+}
