@@ -12,4 +12,4 @@ mod state;
 pub use broker::{
     Broker, Config, Deadlock, Deadlocks, Hop, Opened, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds,
 };
-pub use state::{Copied, Window, copied};
+pub use state::{Copied, Place, Window, copied};

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use sagacore_core::limits::{HEARTBEAT_MS, OWED_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
-    CauseCode, Header, Kind, Refusal, SagaId, Section, Transaction, TransactionWriter, Transactions,
+    CauseCode, Header, Holder, Kind, Refusal, SagaId, Section, Transaction, TransactionWriter, Transactions,
 };
 
 use crate::delivery::{Fifo, Queues, answer};
@@ -564,6 +564,11 @@ impl Broker {
     /// Deadlocks that were resolved.
     pub fn deadlocks(&self) -> &Deadlocks {
         &self.waiting.deadlocks
+    }
+
+    /// The steps that wait, each with those in its way.
+    pub fn waits(&self) -> impl Iterator<Item = (TokenRef, Vec<Holder>)> + '_ {
+        self.waiting.iter()
     }
 
     /// The last record that is durable.

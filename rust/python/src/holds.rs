@@ -57,7 +57,7 @@ impl Holds {
     }
 
     /// Takes a hold until `keep` or `drop`, or gives those in its way; then, if it waits, its claim is kept.
-    #[pyo3(signature = (resource, mode, amount, size, saga, attempt, place, age, waits=true))]
+    #[pyo3(signature = (resource, mode, amount, size, saga, attempt, place, age, wait=true))]
     #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
     fn take<'py>(
         &self,
@@ -70,12 +70,12 @@ impl Holds {
         attempt: u32,
         place: u16,
         age: u64,
-        waits: bool,
+        wait: bool,
     ) -> PyResult<Vec<Named<'py>>> {
         let mode = HoldMode::from_code(mode)
             .ok_or_else(|| HoldMisuse::new_err(format!("hold.mode: {mode} is not 0, 1 or 2")))?;
         let ask = Ask { resource, mode, amount, size, holder: holder(saga, attempt, place)?, age };
-        let in_the_way = self.lock().take(&ask, waits).map_err(misuse)?;
+        let in_the_way = self.lock().take(&ask, wait).map_err(misuse)?;
         let named = |holder: &Holder| (PyBytes::new(py, holder.saga.as_bytes()), holder.attempt, holder.place);
         Ok(in_the_way.iter().map(named).collect())
     }

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use sagacore_core::peer::Link;
+use sagacore_core::wire::Holder;
 use sagacore_core::worker::{self, Ready, Verdict, WorkerOptions};
 use zerocopy::IntoBytes;
 
@@ -179,6 +180,13 @@ impl Worker {
         let mut inner = self.lock();
         let told = inner.core.take_watermark()?;
         Some((told.log, told.boot, told.as_of_lsn, told.marks.to_vec(), told.exceptions.clone()))
+    }
+
+    /// With the fence in memory: steps that were undone without a call, as (saga, attempt, place).
+    fn take_let_go<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, u32, u16)> {
+        let let_go = self.lock().core.take_let_go();
+        let named = |step: &Holder| (PyBytes::new(py, step.saga.as_bytes()), step.attempt, step.place);
+        let_go.iter().map(named).collect()
     }
 
     #[getter]

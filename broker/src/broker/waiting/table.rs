@@ -84,6 +84,11 @@ impl Waiting {
         self.waiters.len() >= WAITERS_MAX
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (TokenRef, Vec<Holder>)> + '_ {
+        let holders = |waiter: &Waiter| waiter.edges.iter().map(|edge| edge.holder).collect();
+        self.waiters.iter().map(move |(&token, waiter)| (token, holders(waiter)))
+    }
+
     pub fn get(&self, token: TokenRef) -> Option<&Waiter> {
         self.waiters.get(&token)
     }

@@ -35,6 +35,7 @@ pub struct Ended {
 pub struct SagaHistory {
     /// Its place among the models.
     pub plan: usize,
+    pub attempt: u32,
     pub start_key: Vec<u8>,
     pub input: Vec<u8>,
     pub pending: BTreeMap<Name, Pending>,
@@ -45,7 +46,11 @@ pub struct SagaHistory {
     pub undone: u64,
     /// Steps whose compensation an operator skipped.
     pub skipped: u64,
+    /// The same of earlier attempts.
+    pub skipped_before: u64,
     pub cause: Option<CauseCode>,
+    /// It was looked at as a victim, in this attempt.
+    pub is_told_as_victim: bool,
     pub ended: Option<Ended>,
     /// Messages between coordinator and services.
     pub messages: u64,
@@ -81,6 +86,8 @@ pub struct History {
     pub may_run_ahead: bool,
     /// Sagas that ended since somebody looked.
     pub newly_ended: Vec<SagaKey>,
+    /// Attempts that are over, and that another followed, since somebody looked.
+    pub newly_restarted: Vec<(SagaKey, u32)>,
     /// Situations that were met since somebody looked.
     pub met: Vec<Situation>,
 }
@@ -153,7 +160,17 @@ impl History {
                     return Ok(());
                 }
                 let model = &models[saga.plan];
+                let attempt = saga.attempt;
                 saga.apply(model, transaction, &first, lsn, &mut self.met)?;
+                if saga.attempt > attempt {
+                    self.newly_restarted.push((key, attempt));
+                }
+                if saga.cause == Some(CauseCode::Victim) && saga.ended.is_none() && !saga.is_told_as_victim {
+                    saga.is_told_as_victim = true;
+                    let has_older = self.sagas.range(..key).any(|(_, older)| older.ended.is_none());
+                    ensure!(has_older, "I14", "{key:?} is a victim, and the oldest saga that runs");
+                    return Ok(());
+                }
                 if let Some(ended) = &mut saga.ended {
                     self.ended += 1;
                     ended.place = self.ended;
@@ -181,6 +198,7 @@ impl History {
         let start = Pending { done: 0, active: 0, undo: 0 };
         let saga = SagaHistory {
             plan,
+            attempt: 0,
             start_key,
             input: sections.get(Section::INPUT).unwrap_or_default().to_vec(),
             pending: BTreeMap::from([((Kind::Start.code(), 0), start)]),
@@ -189,6 +207,8 @@ impl History {
             undo_set: None,
             undone: 0,
             skipped: 0,
+            skipped_before: 0,
+            is_told_as_victim: false,
             cause: None,
             ended: None,
             messages: 0,
@@ -204,7 +224,8 @@ impl History {
 
     /// Whether this token is pending as far as the log is durable.
     pub fn pending(&self, key: &Key) -> Option<Pending> {
-        self.sagas.get(&saga_key(key.saga))?.pending.get(&(key.kind, key.place.get())).copied()
+        let saga = self.sagas.get(&saga_key(key.saga)).filter(|saga| saga.attempt == key.attempt.get())?;
+        saga.pending.get(&(key.kind, key.place.get())).copied()
     }
 
     /// The steps of running sagas that are durably asked for.

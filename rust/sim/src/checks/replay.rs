@@ -16,13 +16,14 @@ pub fn digest(broker: &Broker, sequences: u64) -> String {
         let plan = &state.plans.get(saga.plan).plan.fingerprint;
         let _ = writeln!(
             out,
-            "{} {plan:x} {} {:?} {} {} {} {} {} {:x} {:x}",
+            "{} {plan:x} {} {:?} {} {} {} {} {} {} {:x} {:x}",
             saga.id,
             saga.attempt,
             saga.phase,
             saga.pivoted,
             saga.wide,
             saga.excepted,
+            saga.victim,
             saga.age,
             saga.deadline_ms,
             saga.key_hash,

@@ -161,6 +161,11 @@ impl BrokerHost {
             env.checks.judge(&mut env.trace, durable);
         }
         env.checks.note_situations();
+        for (saga, attempt) in std::mem::take(&mut env.checks.history.newly_restarted) {
+            let checks = &env.checks;
+            let found = checks.ledger.check_undone(&checks.models, &checks.history, saga, attempt);
+            env.judge(found);
+        }
         for saga in std::mem::take(&mut env.checks.history.newly_ended) {
             let checks = &env.checks;
             let found = checks.ledger.check_ended(&checks.models, &checks.history, saga);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use sagacore_broker::Broker;
 
+use super::waits::Waits;
 use crate::checks::saga_key;
 use crate::env::Env;
 use crate::situations::Situation;
@@ -16,10 +17,11 @@ const LATE_LOOKS_MAX: u32 = 20;
 /// Sagas that turned round or passed their pivot, as one start of the broker saw them. Times are the broker's.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// By sequence: since when they are watched, and whether they were listed as stuck.
-    turned: BTreeMap<u64, (u64, bool)>,
+    /// By sequence and attempt: since when they are watched, and whether they were listed as stuck.
+    turned: BTreeMap<(u64, u32), (u64, bool)>,
     /// By sequence: how often they were seen beyond their deadline. A record takes only so many aborts.
     late: BTreeMap<u64, u32>,
+    waits: Waits,
 }
 
 impl Watch {
@@ -28,7 +30,8 @@ impl Watch {
         env.stuck.clear();
         let stuck_after_ms = env.options.stuck_after_ms;
         self.late.retain(|&sequence, _| state.saga_by_sequence(sequence).is_some());
-        self.turned.retain(|&sequence, _| state.saga_by_sequence(sequence).is_some());
+        self.turned.retain(|&(sequence, _), _| state.saga_by_sequence(sequence).is_some());
+        self.waits.look(env, broker);
         for (saga, found) in &state.sagas {
             if state.may_abort(saga) {
                 if found.deadline_ms < time_ms {
@@ -44,7 +47,10 @@ impl Watch {
             if !found.has_turned() {
                 continue;
             }
-            let (since_ms, was_stuck) = self.turned.entry(found.id.sequence.get()).or_insert((time_ms, false));
+            let (since_ms, was_stuck) = self
+                .turned
+                .entry((found.id.sequence.get(), found.attempt))
+                .or_insert((time_ms, false));
             if *was_stuck && !found.stuck {
                 env.checks.situations.reach(Situation::StuckResolved);
                 *since_ms = time_ms;
