@@ -8,7 +8,7 @@ use sagacore_core::wire::{
 };
 
 use super::{Broker, Effect, Refused};
-use crate::state::{Abort, CAUSE_BYTES_MAX, Place, SagaRef, SessionRef, TokenRef};
+use crate::state::{Abort, CAUSE_BYTES_MAX, Place, SagaRef, SessionRef, TokenRef, cause_code};
 
 pub(super) type Judged = Result<(), Refused>;
 
@@ -188,8 +188,8 @@ impl Broker {
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
     fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
         self.applied.clear();
-        if self.state.begins_again(saga, &self.expected, time_ms) {
-            return self.restart(saga);
+        if self.state.begins_again(saga, &self.consumed, &self.expected, time_ms) {
+            return self.restart(saga, time_ms);
         }
         self.batch.extend_from_slice(transaction.bytes());
         self.let_go();
@@ -228,6 +228,9 @@ impl Broker {
         let given_up = is_pivot && !clean && !is_broken(Mutation::PivotGivenUp);
         if past_pivot || given_up || (is_pivot && is_broken(Mutation::PivotRejectionRefused)) {
             return Err(Refused(Refusal::TooLate, "at its pivot a saga is not given up, past it not rejected"));
+        }
+        if cause_code(cause) == Some(CauseCode::Victim) {
+            self.note_gave_way(saga);
         }
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();

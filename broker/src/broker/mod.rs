@@ -571,6 +571,11 @@ impl Broker {
         self.waiting.iter()
     }
 
+    /// The record that what was accepted last is in.
+    pub fn last_lsn(&self) -> u64 {
+        self.lsn()
+    }
+
     /// The last record that is durable.
     pub fn durable_lsn(&self) -> u64 {
         self.durable_lsn

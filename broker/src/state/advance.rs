@@ -57,6 +57,7 @@ impl State {
             key_hash,
             digest: self.digest(header.plan.get(), input),
             oldest_lsn: at.lsn,
+            begun_lsn: at.lsn,
             first_token: TokenRef::null(),
             attached: Vec::new(),
         });
@@ -186,7 +187,7 @@ impl State {
                 self.replay_exception(first.header);
                 Ok(())
             }
-            Kind::Restart => self.replay_restart(transaction, first.header, out),
+            Kind::Restart => self.replay_restart(transaction, first.header, at, out),
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
             _ => self.replay_advance(transaction, at, out),
         }

@@ -24,7 +24,7 @@ use sagacore_core::wire::{Header, Key, Kind, SagaId};
 
 use by_sequence::BySequence;
 
-pub use abort::{Abort, CAUSE_BYTES_MAX, encode_cause};
+pub use abort::{Abort, CAUSE_BYTES_MAX, cause_code, encode_cause};
 pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
@@ -72,6 +72,8 @@ pub struct Saga {
     pub digest: u64,
     /// The oldest record that a replay needs to know this saga.
     pub oldest_lsn: u64,
+    /// The record that began this attempt.
+    pub begun_lsn: u64,
     first_token: TokenRef,
     /// Who waits for the outcome, with their correlation. Volatile.
     pub attached: Vec<(SessionRef, u64)>,
@@ -254,8 +256,8 @@ impl State {
     }
 
     /// Whether a token may leave before it is durable (rule 8): if it is lost, its saga is wide, and all that could
-    /// have run because of it is undone. So START, whose loss would leave no saga, may not, nor what aborts it before
-    /// it is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no lost
+    /// have run because of it is undone. So START, whose loss would leave no saga, may not, nor what aborts an attempt
+    /// before that is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no lost
     /// abort may cause.
     pub fn may_run_ahead(&self, token: TokenRef, durable_lsn: u64) -> bool {
         let token = &self.tokens[token];
@@ -264,7 +266,7 @@ impl State {
             _ if is_broken(Mutation::RevokedRunsAhead) && token.kind == Kind::Revoked => true,
             _ if is_broken(Mutation::PivotRunsAhead) && token.kind == Kind::Run => true,
             _ if is_broken(Mutation::FirstUndoRunsAhead) && token.kind == Kind::Undo => true,
-            Kind::Revoked => self.sagas[token.saga].oldest_lsn <= durable_lsn,
+            Kind::Revoked => self.sagas[token.saga].begun_lsn <= durable_lsn,
             Kind::Run => self.plan_of(token.saga).plan.pivot.map(u16::from) != Some(token.position),
             Kind::Undo => token.undo != token.done,
             _ => true,

@@ -5,19 +5,25 @@ use sagacore_core::limits::ATTEMPTS_MAX;
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{BodyWriter, Header, Kind, OutcomeCode, Section, Sections, Transaction};
 
-use super::{Applied, Expected, Phase, SagaRef, State, TokenRef};
+use super::{Applied, At, Expected, Phase, SagaRef, State, TokenRef};
 
 impl State {
-    /// Whether a saga of which this is to be published begins again instead: a victim that is compensated, has attempts
-    /// left, and time.
-    pub fn begins_again(&self, saga: SagaRef, expected: &[Expected], time_ms: u64) -> bool {
+    /// Whether a saga of which this is to be published begins again instead: a victim that is compensated, all of it,
+    /// and has attempts left, and time. What an operator skipped its outcome must tell.
+    pub fn begins_again(&self, saga: SagaRef, consumed: &[TokenRef], expected: &[Expected], time_ms: u64) -> bool {
         let found = &self.sagas[saga];
+        if !found.victim {
+            return false;
+        }
+        let skips = |&token: &TokenRef| {
+            let sections = Sections::parse(&self.tokens[token].body);
+            sections.is_ok_and(|sections| sections.get(Section::SKIPPED).is_some())
+        };
         let ends =
             matches!(expected, [only] if only.kind == Kind::Result && only.place == OutcomeCode::Compensated.code());
-        found.victim
-            && ends
-            && found.attempt + 1 < ATTEMPTS_MAX
+        ends && found.attempt + 1 < ATTEMPTS_MAX
             && time_ms < found.deadline_ms
+            && !consumed.iter().any(skips)
             && !is_broken(Mutation::VictimNotRestarted)
     }
 
@@ -32,7 +38,7 @@ impl State {
     }
 
     /// Consumes the last tokens of an attempt and publishes the roots of the next. The caller has checked that it may.
-    pub fn restart(&mut self, saga: SagaRef, consumed: &[TokenRef], out: &mut Applied) {
+    pub fn restart(&mut self, saga: SagaRef, consumed: &[TokenRef], at: At, out: &mut Applied) {
         let mut body = std::mem::take(&mut self.scratch);
         body.clear();
         let mut writer = BodyWriter::new(&mut body);
@@ -44,6 +50,7 @@ impl State {
         self.remove_all_tokens(saga);
         let found = &mut self.sagas[saga];
         found.attempt += 1;
+        found.begun_lsn = at.lsn;
         found.phase = Phase::Forward;
         (found.victim, found.stuck) = (false, false);
         let (of, roots) = (found.id, self.plan_of(saga).plan.forward.roots);
@@ -63,6 +70,7 @@ impl State {
         &mut self,
         transaction: &Transaction<'_>,
         header: &Header,
+        at: At,
         out: &mut Applied,
     ) -> Result<(), &'static str> {
         let Some(saga) = self.saga(header.saga) else { return Ok(()) };
@@ -74,12 +82,13 @@ impl State {
             return Ok(());
         }
         let mut expected = std::mem::take(&mut out.expected);
-        let is_right = self.expect(&consumed, &mut expected).is_ok() && self.begins_again(saga, &expected, 0);
+        let is_right =
+            self.expect(&consumed, &mut expected).is_ok() && self.begins_again(saga, &consumed, &expected, 0);
         out.expected = expected;
         if !is_right {
             return Err("a victim that begins again, and is none");
         }
-        self.restart(saga, &consumed, out);
+        self.restart(saga, &consumed, at, out);
         Ok(())
     }
 }

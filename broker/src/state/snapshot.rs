@@ -302,6 +302,7 @@ impl State {
             key_hash: copy.key_hash.get(),
             digest: copy.digest.get(),
             oldest_lsn: at.lsn,
+            begun_lsn: at.lsn,
             first_token: TokenRef::null(),
             attached: Vec::new(),
         });

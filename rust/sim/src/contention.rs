@@ -60,7 +60,10 @@ impl Contention {
             false if random.chance(self.shared) => HoldMode::Shared,
             false => HoldMode::Exclusive,
         };
-        // No saga may want more of a pool than there is, with all its steps: so they want one.
+        // No saga may want more of a pool than there is, with all its steps.
+        if is_pool && u32::from(work.place) >= POOL {
+            return None;
+        }
         let (amount, size) = if is_pool { (1, POOL) } else { (1, 1) };
         Some(Want { resource: format!("resource-{number}"), mode, amount, size })
     }

@@ -36,7 +36,7 @@ pub struct Deadlocks {
     kept: VecDeque<Deadlock>,
     /// Cycles of which one gave way.
     pub resolved: u64,
-    /// Cycles that were gone when somebody looked again: nobody gave way.
+    /// Cycles that were gone when somebody looked again, so that nobody gave way, or when a deciding saga did.
     pub phantoms: u64,
     /// Younger sagas that gave way to an older one, without a cycle.
     pub wounded: u64,

@@ -112,8 +112,13 @@ impl Broker {
 
     fn wait(&mut self, token: TokenRef, blocked: &Blocked<'_>, time_ms: u64) {
         let own = self.state.sagas[self.state.tokens[token].saga].id;
-        let mut waiter =
-            Waiter { mode: blocked.mode, resource: blocked.resource.into(), edges: Vec::new(), freed: Vec::new() };
+        let mut waiter = Waiter {
+            mode: blocked.mode,
+            resource: blocked.resource.into(),
+            edges: Vec::new(),
+            freed: Vec::new(),
+            freed_lsn: 0,
+        };
         let mut crossed = false;
         for &holder in blocked.holders.iter().filter(|holder| holder.saga != own) {
             match self.state.standing(&holder) {
@@ -131,6 +136,9 @@ impl Broker {
             return self.queues.delay(&mut self.state, token, time_ms + delay_ms);
         }
         self.state.tokens[token].place = Place::Blocked;
+        if has_ended {
+            waiter.freed_lsn = self.lsn();
+        }
         self.waiting.insert(token, waiter);
         if is_free && has_ended {
             // As far as that is durable: else a holder that lives again would find its hold given away.
@@ -153,7 +161,13 @@ impl Broker {
     /// Somebody is durably out of the way.
     pub(super) fn hand_on(&mut self, over: Over) {
         for token in self.waiting.over(over) {
-            if !is_broken(Mutation::WakeForgotten) {
+            let freed_lsn = self.waiting.get(token).map_or(0, |waiter| waiter.freed_lsn);
+            if is_broken(Mutation::WakeForgotten) {
+                continue;
+            }
+            if freed_lsn > self.durable_lsn && !is_broken(Mutation::FreedBeforeDurable) {
+                self.effects.push_back((self.lsn(), Effect::Wake(token)));
+            } else {
                 self.wake(token);
             }
         }

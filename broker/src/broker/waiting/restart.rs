@@ -23,7 +23,7 @@ impl Broker {
     }
 
     /// In place of what would end a victim: its last tokens are consumed, and the roots of the next attempt published.
-    pub(in crate::broker) fn restart(&mut self, saga: SagaRef) {
+    pub(in crate::broker) fn restart(&mut self, saga: SagaRef, time_ms: u64) {
         let header = self.state.restart_header(saga);
         let mut transaction = TransactionWriter::new(&mut self.batch, 0);
         for &token in &self.consumed {
@@ -34,7 +34,16 @@ impl Broker {
         if self.state.sagas[saga].stuck {
             self.unlist(saga);
         }
-        self.state.restart(saga, &self.consumed, &mut self.applied);
+        let at = self.at(time_ms);
+        self.state.restart(saga, &self.consumed, at, &mut self.applied);
+    }
+
+    /// A deciding saga said no, as it was told to. If nobody of its cycle is there any more, it need not have.
+    pub(in crate::broker) fn note_gave_way(&mut self, saga: SagaRef) {
+        let lost_to = self.waiting.lost_to.get(&self.state.sagas[saga].id.sequence.get());
+        let is_phantom =
+            lost_to.is_some_and(|lost_to| lost_to.iter().all(|holder| self.state.standing(holder) != Standing::Live));
+        self.waiting.deadlocks.phantoms += u64::from(is_phantom);
     }
 
     /// The next attempt is durable: it waits for those that the last one lost to, or begins at once.
@@ -55,7 +64,8 @@ impl Broker {
             }
             let (mode, resource) = (HoldMode::Exclusive, Box::default());
             self.state.tokens[token].place = Place::Blocked;
-            self.waiting.insert(token, Waiter { mode, resource, edges: edges.clone(), freed: Vec::new() });
+            self.waiting
+                .insert(token, Waiter { mode, resource, edges: edges.clone(), freed: Vec::new(), freed_lsn: 0 });
         }
     }
 }

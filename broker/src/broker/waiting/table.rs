@@ -29,6 +29,8 @@ pub struct Waiter {
     pub edges: Vec<Edge>,
     /// Those that were in its way and have ended, to be told when it is woken.
     pub freed: Vec<Freed>,
+    /// That is so as of this record: it may be told when that is durable.
+    pub freed_lsn: u64,
 }
 
 impl Waiter {

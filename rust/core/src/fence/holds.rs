@@ -67,6 +67,16 @@ pub struct HoldRow {
 }
 
 impl HoldRow {
+    /// Whether its saga has what is asked for.
+    fn covers(&self, ask: &Ask<'_>) -> bool {
+        let is_enough = match self.mode {
+            HoldMode::Exclusive => true,
+            HoldMode::Shared => ask.mode == HoldMode::Shared,
+            HoldMode::Counted => self.mode == ask.mode && self.holder == ask.holder && self.amount >= ask.amount,
+        };
+        self.standing != Standing::Waiting && is_enough
+    }
+
     /// In order of age; between shards two may have the same.
     fn rank(&self) -> (u64, u16, u32) {
         rank(self.age, self.holder.saga)
@@ -143,6 +153,10 @@ impl Holds {
         }
         let (mine, others): (Vec<&HoldRow>, Vec<&HoldRow>) =
             self.rows(ask.resource).iter().partition(|row| row.holder.saga == ask.holder.saga);
+        // What it has it is given again, whoever waits for it.
+        if mine.iter().any(|row| row.covers(ask)) {
+            return Ok(Vec::new());
+        }
         let is_ahead = |row: &&&HoldRow| {
             let is_first = row.rank() < rank(ask.age, ask.holder.saga) && !is_broken(Mutation::LockBarging);
             row.standing != Standing::Waiting || is_first
@@ -320,6 +334,9 @@ mod tests {
         assert_eq!(take(&mut holds, ask(7, HoldMode::Exclusive)), [5]);
         assert_eq!(take(&mut holds, ask(3, HoldMode::Exclusive)), []);
         assert_eq!(take(&mut holds, ask(3, HoldMode::Exclusive)), [], "its own");
+        assert_eq!(take(&mut holds, ask(2, HoldMode::Exclusive)), [3]);
+        assert_eq!(take(&mut holds, ask(3, HoldMode::Exclusive)), [], "its own, and an older one waits");
+        holds.release(holder(2));
         holds.free(holder(3).saga, 0);
         assert_eq!(take(&mut holds, ask(5, HoldMode::Shared)), []);
         assert_eq!(take(&mut holds, ask(8, HoldMode::Shared)), [7], "no barging");

@@ -20,14 +20,14 @@ mod running;
 mod send;
 mod types;
 
-use crate::fence::{Admission, Doing, Event, FenceKey, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo};
+use crate::fence::{
+    Admission, Doing, Event, FenceKey, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo,
+};
 use crate::limits::{FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX};
 use crate::mutation::{Mutation, is_broken};
 use crate::peer::{Heard, Link, Peer, PeerOptions};
 use crate::watermark::Watermark;
-use crate::wire::{
-    CauseCode, Flags, Freed, Header, Holder, Kind, Message, Refusal, Role, Section, Transactions,
-};
+use crate::wire::{CauseCode, Flags, Freed, Header, Holder, Kind, Message, Refusal, Role, Section, Transactions};
 use clock::Clock;
 use ending::{Ending, cut, ending, idempotency_key, retry};
 use plans::Plans;

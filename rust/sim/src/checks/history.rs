@@ -46,8 +46,6 @@ pub struct SagaHistory {
     pub undone: u64,
     /// Steps whose compensation an operator skipped.
     pub skipped: u64,
-    /// The same of earlier attempts.
-    pub skipped_before: u64,
     pub cause: Option<CauseCode>,
     /// It was looked at as a victim, in this attempt.
     pub is_told_as_victim: bool,
@@ -167,7 +165,9 @@ impl History {
                 }
                 if saga.cause == Some(CauseCode::Victim) && saga.ended.is_none() && !saga.is_told_as_victim {
                     saga.is_told_as_victim = true;
-                    let has_older = self.sagas.range(..key).any(|(_, older)| older.ended.is_none());
+                    // One that was told to say no may be alone by then.
+                    let is_told = first.header.kind() == Kind::Fail;
+                    let has_older = is_told || self.sagas.range(..key).any(|(_, older)| older.ended.is_none());
                     ensure!(has_older, "I14", "{key:?} is a victim, and the oldest saga that runs");
                     return Ok(());
                 }
@@ -207,7 +207,6 @@ impl History {
             undo_set: None,
             undone: 0,
             skipped: 0,
-            skipped_before: 0,
             is_told_as_victim: false,
             cause: None,
             ended: None,

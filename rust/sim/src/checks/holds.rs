@@ -53,11 +53,17 @@ impl Holding {
         let pool: u32 = grants.iter().filter(|grant| grant.holder != ask.holder).map(|grant| grant.amount).sum();
         let fits = ask.mode != HoldMode::Counted || pool + ask.amount <= ask.size;
         ensure!(fits, "I14", "{ask:?} is granted, and {pool} are held");
+        let has = |grant: &Grant| {
+            let is_enough =
+                grant.mode == HoldMode::Exclusive || (grant.mode, ask.mode) == (HoldMode::Shared, HoldMode::Shared);
+            grant.holder == ask.holder || (saga_key(grant.holder.saga) == own && is_enough)
+        };
+        let has_it = grants.iter().any(has);
         let barged = rows.iter().find(|row| {
             let is_older = row.standing == Standing::Waiting && row.age < ask.age && row.holder.saga != ask.holder.saga;
             is_older && (!go_together(row.mode, ask.mode) || (ask.mode == HoldMode::Counted && pool + 2 > ask.size))
         });
-        ensure!(barged.is_none(), "I14", "{ask:?} is granted before {barged:?}, which is older");
+        ensure!(has_it || barged.is_none(), "I14", "{ask:?} is granted before {barged:?}, which is older");
         grants.retain(|grant| grant.holder != ask.holder);
         grants.push(Grant { holder: ask.holder, mode: ask.mode, amount: ask.amount });
         Ok(())

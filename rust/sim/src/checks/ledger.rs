@@ -47,8 +47,7 @@ impl Ledger {
         // A step without compensation has no effect that anybody would miss, so nobody keeps it from coming late.
         let matters = model.compensable & (1 << step) != 0 || model.before_pivot & (1 << step) == 0;
         // Nor does one that an operator skipped the compensation of.
-        let skipped = if is_old { found.skipped_before } else { found.skipped };
-        let matters = matters && skipped & (1 << step) == 0;
+        let matters = matters && (is_old || found.skipped & (1 << step) == 0);
         ensure!(!is_old || !matters, "I3", "step {step} of {saga:?} takes effect in attempt {}, which is over", key.1);
         ensure!(code.is_none() || !matters, "I3", "step {step} of {saga:?} takes effect after {code:?}");
         let may_run = is_old || found.published_run(step) || (history.may_run_ahead && model.pivot != Some(step));
@@ -76,7 +75,11 @@ impl Ledger {
         let record = self.records.get(&key).cloned().unwrap_or_default();
         ensure!(record.effects > 0, "I5", "step {step} of {saga:?} is undone and was never done");
         ensure!(record.undos == 0, "I4", "step {step} of {saga:?} is undone again");
-        ensure!(attempt == found.attempt, "I8", "step {step} of {saga:?} is undone in attempt {attempt}, which is over");
+        ensure!(
+            attempt == found.attempt,
+            "I8",
+            "step {step} of {saga:?} is undone in attempt {attempt}, which is over"
+        );
         let in_set = found.undo_set.is_some_and(|set| set & 1 << step != 0);
         ensure!(in_set, "I8", "step {step} of {saga:?} is undone: durably to undo are {:x?}", found.undo_set);
         ensure!(model.compensable & 1 << step != 0, "I7", "step {step} of {saga:?} has no compensation");
@@ -141,15 +144,9 @@ impl Ledger {
     }
 
     /// A victim begins again: nothing is left of the attempt before.
-    pub fn check_undone(
-        &self,
-        models: &[Model],
-        history: &History,
-        saga: SagaKey,
-        attempt: u32,
-    ) -> Result<(), Broken> {
+    pub fn check_undone(&self, models: &[Model], history: &History, saga: SagaKey, attempt: u32) -> Result<(), Broken> {
         let Some(found) = history.saga(saga) else { return Ok(()) };
-        for step in steps(models[found.plan].compensable & !found.skipped_before) {
+        for step in steps(models[found.plan].compensable) {
             let there = self.is_there((saga, attempt, step));
             ensure!(!there, "I3", "{saga:?} begins again, and step {step} of attempt {attempt} has its effect");
         }

@@ -32,7 +32,11 @@ impl SagaHistory {
         let mut consumed = Vec::new();
         for key in transaction.consumes {
             let name = (key.kind, key.place.get());
-            ensure!(key.attempt.get() == self.attempt, "I2", "record {lsn} consumes {name:?} of another attempt of {id}");
+            ensure!(
+                key.attempt.get() == self.attempt,
+                "I2",
+                "record {lsn} consumes {name:?} of another attempt of {id}"
+            );
             ensure!(key.saga == id, "rule 13", "record {lsn} consumes of {} and publishes for {id}", key.saga);
             let pending = self.pending.remove(&name);
             let pending =
@@ -85,7 +89,7 @@ impl SagaHistory {
         ensure!(first.header.attempt.get() == self.attempt, "I2", "{id} begins again after another attempt");
         self.attempt += 1;
         ensure!(self.attempt < ATTEMPTS_MAX, "I14", "{id} begins its attempt {}", self.attempt);
-        self.skipped_before |= std::mem::take(&mut self.skipped);
+        ensure!(self.skipped == 0, "rule 7", "{id} begins again, and what was skipped is told to nobody");
         (self.done, self.undone, self.undo_set, self.cause) = (0, 0, None, None);
         (self.is_decided, self.is_widened, self.is_told_as_victim) = (false, false, false);
         self.published.clear();
@@ -146,7 +150,13 @@ impl SagaHistory {
     fn check_message(&self, model: &Model, message: &Message<'_>) -> Result<(), Broken> {
         let (header, bytes) = (message.header, message.header.length.get() as usize);
         ensure!(bytes <= model.token_bytes_max, "I11", "{:?} of {} has {bytes} bytes", header.kind(), header.saga);
-        ensure!(header.attempt.get() == self.attempt, "I2", "{:?} of {} is of another attempt", header.kind(), header.saga);
+        ensure!(
+            header.attempt.get() == self.attempt,
+            "I2",
+            "{:?} of {} is of another attempt",
+            header.kind(),
+            header.saga
+        );
         let plan = header.plan.get();
         ensure!(plan == model.fingerprint, "rule 13", "{:?} of {} names plan {plan:x}", header.kind(), header.saga);
         Ok(())

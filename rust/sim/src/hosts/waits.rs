@@ -20,8 +20,8 @@ type Graph = BTreeMap<(u64, u16), Vec<Holder>>;
 pub struct Waits {
     /// How often a cycle was there in a row.
     in_a_cycle: u32,
-    /// By step that waits, how often in a row nobody was in its way.
-    for_nobody: BTreeMap<(u64, u16), u32>,
+    /// By step that waits and has nobody in its way: as of which record, and how often since that is durable.
+    for_nobody: BTreeMap<(u64, u16), (u64, u32)>,
     /// The last deadlock that was looked at.
     seen: u64,
 }
@@ -37,8 +37,8 @@ impl Waits {
             graph.iter().filter(|(_, holders)| holders.is_empty()).map(|(&name, _)| name).collect();
         self.for_nobody.retain(|name, _| free.contains(name));
         for name in free {
-            let looks = self.for_nobody.entry(name).or_default();
-            *looks += 1;
+            let (lsn, looks) = self.for_nobody.entry(name).or_insert((broker.last_lsn(), 0));
+            *looks += u32::from(broker.durable_lsn() >= *lsn);
             if *looks > LOOKS_MAX {
                 return env.violate("I14", format!("step {} of saga {} waits for nobody", name.1, name.0));
             }

@@ -47,10 +47,8 @@ impl Watch {
             if !found.has_turned() {
                 continue;
             }
-            let (since_ms, was_stuck) = self
-                .turned
-                .entry((found.id.sequence.get(), found.attempt))
-                .or_insert((time_ms, false));
+            let (since_ms, was_stuck) =
+                self.turned.entry((found.id.sequence.get(), found.attempt)).or_insert((time_ms, false));
             if *was_stuck && !found.stuck {
                 env.checks.situations.reach(Situation::StuckResolved);
                 *since_ms = time_ms;
