@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sagacore_broker::RecordKind;
+use sagacore_core::limits::ATTEMPTS_MAX;
 use sagacore_core::wire::{CauseCode, Flags, Header, Key, Kind, Message, OutcomeCode, Section, Sections, Transaction};
 
 use super::{Broken, SagaKey, ensure, saga_key};
@@ -36,6 +37,7 @@ pub struct SagaHistory {
     /// Its place among the models.
     pub plan: usize,
     pub attempt: u32,
+    pub deadline_ms: u64,
     pub start_key: Vec<u8>,
     pub input: Vec<u8>,
     pub pending: BTreeMap<Name, Pending>,
@@ -65,6 +67,12 @@ pub struct SagaHistory {
 }
 
 impl SagaHistory {
+    /// Whether a victim ended that might have begun again.
+    fn is_given_up(&self, time_ms: u64) -> bool {
+        let is_victim = self.cause == Some(CauseCode::Victim) && self.ended.is_some();
+        is_victim && self.attempt + 1 < ATTEMPTS_MAX && self.skipped == 0 && time_ms < self.deadline_ms
+    }
+
     pub fn published_run(&self, step: usize) -> bool {
         self.published.contains(&(Kind::Run.code(), step as u16))
     }
@@ -79,6 +87,8 @@ pub struct History {
     /// Of each record, by LSN from 1 on: a hash of what it says.
     hashes: Vec<u64>,
     pub ended: usize,
+    /// Of the record that is read.
+    pub time_ms: u64,
     outcomes_max: usize,
     /// In some boots, tokens may run ahead of the log.
     pub may_run_ahead: bool,
@@ -171,6 +181,8 @@ impl History {
                     ensure!(has_older, "I14", "{key:?} is a victim, and the oldest saga that runs");
                     return Ok(());
                 }
+                let gave_up = saga.is_given_up(self.time_ms);
+                ensure!(!gave_up, "I14", "{key:?} is a victim, and ends in attempt {attempt}, before its deadline");
                 if let Some(ended) = &mut saga.ended {
                     self.ended += 1;
                     ended.place = self.ended;
@@ -199,6 +211,7 @@ impl History {
         let saga = SagaHistory {
             plan,
             attempt: 0,
+            deadline_ms: header.deadline_ms.get(),
             start_key,
             input: sections.get(Section::INPUT).unwrap_or_default().to_vec(),
             pending: BTreeMap::from([((Kind::Start.code(), 0), start)]),

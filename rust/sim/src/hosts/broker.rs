@@ -157,6 +157,7 @@ impl BrokerHost {
         for frame in frames {
             self.check_time(env, frame);
             let checks = &mut env.checks;
+            checks.history.time_ms = frame.time_ms;
             let durable = checks.history.durable(&checks.models, frame.kind, frame.lsn, &frame.payload);
             env.checks.judge(&mut env.trace, durable);
         }
