@@ -257,8 +257,8 @@ impl State {
 
     /// Whether a token may leave before it is durable (rule 8): if it is lost, its saga is wide, and all that could
     /// have run because of it is undone. So START, whose loss would leave no saga, may not, nor what aborts an attempt
-    /// before that is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no lost
-    /// abort may cause.
+    /// before that is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no
+    /// lost abort may cause.
     pub fn may_run_ahead(&self, token: TokenRef, durable_lsn: u64) -> bool {
         let token = &self.tokens[token];
         match token.kind {

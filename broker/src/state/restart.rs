@@ -1,5 +1,5 @@
-//! A victim begins again (rule 5): once all is undone, one record publishes the roots of its next attempt, with the same
-//! age, deadline and input.
+//! A victim begins again (rule 5): once all is undone, one record publishes the roots of its next attempt, with the
+//! same age, deadline and input.
 
 use sagacore_core::limits::ATTEMPTS_MAX;
 use sagacore_core::mutation::{Mutation, is_broken};

@@ -262,7 +262,8 @@ impl Options {
         }
     }
 
-    /// Whether nothing at all goes wrong, and no saga waits for another: then every saga takes just the messages that its plan says.
+    /// Whether nothing at all goes wrong, and no saga waits for another: then every saga takes just the messages that
+    /// its plan says.
     pub fn is_calm(&self) -> bool {
         let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash, stuck, poison } = self.behaviour;
         let is_alone = self.faults.is_empty() && self.contention.rate == 0;

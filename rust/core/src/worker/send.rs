@@ -117,8 +117,9 @@ fn write_results(out: &mut BodyWriter<'_>, body: Sections<'_>, carry: u64, step:
         {
             out.section(step, result);
         }
-        let is_result = usize::from(key) < STEPS_MAX && key != step && carry & (1 << key) != 0;
-        if is_result || key == Section::INPUT {
+        let is_read = usize::from(key) >= STEPS_MAX || (key != step && carry & (1 << key) != 0);
+        // Who stood in the way of this step is nobody else's business.
+        if is_read && key != Section::FREED {
             out.section(key, value);
         }
     }

@@ -83,7 +83,8 @@ impl SagaHistory {
         let id = first.header.saga;
         let broken = |text: String| Broken("rule 5", format!("{id} begins again: {text}"));
         let ends = self.expected(model, consumed).map_err(broken)?;
-        let is_end = matches!(ends[..], [(Kind::Result, _, Some(code), _)] if code == usize::from(OutcomeCode::Compensated.code()));
+        let compensated = usize::from(OutcomeCode::Compensated.code());
+        let is_end = matches!(ends[..], [(Kind::Result, _, Some(code), _)] if code == compensated);
         ensure!(is_end && self.pending.is_empty(), "rule 5", "{id} begins again, and is not undone: {ends:?}");
         ensure!(self.cause == Some(CauseCode::Victim), "rule 5", "{id} begins again, and is no victim");
         ensure!(first.header.attempt.get() == self.attempt, "I2", "{id} begins again after another attempt");
