@@ -33,7 +33,9 @@ fn who() -> impl Strategy<Value = Who> {
 fn step() -> impl Strategy<Value = Step> {
     let take = (0usize..3, any::<bool>(), 0u32..5, who(), any::<bool>());
     prop_oneof![
-        8 => take.prop_map(|(resource, shared, amount, who, waits)| Step::Take { resource, shared, amount, who, waits }),
+        8 => take.prop_map(|(resource, shared, amount, who, waits)| {
+            Step::Take { resource, shared, amount, who, waits }
+        }),
         5 => who().prop_map(Step::Keep),
         3 => who().prop_map(Step::Release),
         1 => (1u64..7, 0u32..2).prop_map(|(saga, attempt)| Step::Free { saga, attempt }),
@@ -126,7 +128,8 @@ proptest! {
                         _ => HoldMode::Exclusive,
                     };
                     let (amount, size) = if mode == HoldMode::Counted { (amount, SIZE) } else { (1, 1) };
-                    let ask = Ask { resource: RESOURCES[resource], mode, amount, size, holder: holder(who), age: who.0 };
+                    let (holder, age) = (holder(who), who.0);
+                    let ask = Ask { resource: RESOURCES[resource], mode, amount, size, holder, age };
                     model.free_before(who.0, who.1);
                     let given = model.is_given(resource, &ask);
                     let taken = holds.take(&ask, waits);
