@@ -206,6 +206,12 @@ impl Broker {
             self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
             return Ok(());
         }
+        let victim = self.state.saga_by_sequence(sequence).filter(|&saga| self.state.is_victim(saga));
+        if let Some(saga) = victim.filter(|_| saga.is_none()) {
+            self.end_as_victim(saga);
+            self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
+            return Ok(());
+        }
         let saga = saga.ok_or(too_late)?;
         let reason = String::from_utf8_lossy(message.sections().get(Section::TEXT).unwrap_or_default()).into_owned();
         self.abort(saga, CauseCode::Cancelled, None, &reason, time_ms);

@@ -187,6 +187,10 @@ impl State {
                 self.replay_exception(first.header);
                 Ok(())
             }
+            Kind::Cancel => {
+                self.replay_cancel(first.header);
+                Ok(())
+            }
             Kind::Restart => self.replay_restart(transaction, first.header, at, out),
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
             _ => self.replay_advance(transaction, at, out),

@@ -27,6 +27,16 @@ impl State {
             && !is_broken(Mutation::VictimNotRestarted)
     }
 
+    /// Whether a saga is being undone, to begin again.
+    pub fn is_victim(&self, saga: SagaRef) -> bool {
+        self.sagas[saga].victim && self.sagas[saga].phase == Phase::Undoing
+    }
+
+    /// It was cancelled meanwhile: it ends when it is undone.
+    pub fn end_as_victim(&mut self, saga: SagaRef) {
+        self.sagas[saga].victim = is_broken(Mutation::CancelledBeginsAgain);
+    }
+
     /// The header of the record by which a saga begins again: it names the attempt that is over.
     pub fn restart_header(&self, saga: SagaRef) -> Header {
         let found = &self.sagas[saga];
@@ -64,6 +74,13 @@ impl State {
         }
         out.restarted = Some(saga);
         self.scratch = body;
+    }
+
+    pub(super) fn replay_cancel(&mut self, header: &Header) {
+        let saga = self.saga(header.saga).filter(|&saga| self.sagas[saga].attempt == header.attempt.get());
+        if let Some(saga) = saga {
+            self.end_as_victim(saga);
+        }
     }
 
     pub(super) fn replay_restart(

@@ -326,3 +326,40 @@ fn without_detection_only_deadlines_end_a_cycle() {
 fn undo_at_any(world: &mut World) -> usize {
     world.tokens("charge").iter().filter(|got| got.kind() == Kind::Undo).count()
 }
+
+#[test]
+fn a_victim_that_is_cancelled_while_it_is_undone_does_not_begin_again() {
+    let (mut world, plan) = world();
+    let runs = at_charge(&mut world, plan, &["a", "b"]);
+    block(&mut world, "charge", &runs[0], &[first_of(&runs[1])]);
+    block(&mut world, "charge", &runs[1], &[first_of(&runs[0])]);
+    cancel(&mut world, "b");
+    assert!(world.take("client").iter().any(|got| got.kind() == Kind::Cancel));
+    undo_both(&mut world);
+    assert_eq!(result(&mut world), Some((OutcomeCode::Compensated, Some(CauseCode::Victim))));
+    world.start_again(true);
+    assert_eq!(world.broker.state().sagas.len(), 1);
+}
+
+#[test]
+fn many_may_wait_for_one_and_are_served_one_after_the_other() {
+    let (mut world, plan) = world();
+    let keys: Vec<String> = (0..400).map(|key| key.to_string()).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let runs = at_charge(&mut world, plan, &keys);
+    for (index, run) in runs.iter().enumerate().skip(1) {
+        let ahead =
+            if index == 1 { vec![first_of(&runs[0])] } else { vec![first_of(&runs[0]), holder(&runs[index - 1])] };
+        block(&mut world, "charge", run, &ahead);
+    }
+    assert_eq!(world.broker.waits().count(), 399);
+    // The last one in the way of the first closes the longest of cycles.
+    block(&mut world, "charge", &runs[0], &[first_of(&runs[399])]);
+    let [deadlock] = &deadlocks(&world)[..] else { panic!("one victim") };
+    assert_eq!((deadlock.victim, deadlock.cycle.len()), (runs[399].header.saga, 2));
+    undo_both(&mut world);
+    assert_eq!(world.token("charge", Kind::Run).key(), runs[0].key());
+    cancel(&mut world, "0");
+    undo_both(&mut world);
+    assert_eq!(world.token("charge", Kind::Run).key(), runs[1].key(), "and nobody else");
+}

@@ -205,6 +205,8 @@ mutations! {
     VictimNotRestarted,
     /// The next attempt of a victim runs ahead of the record that begins it.
     RestartRunsAhead,
+    /// A victim that is cancelled while it is undone begins again.
+    CancelledBeginsAgain,
     /// After a restart of the broker a victim is one no more.
     VictimForgotten,
     // What coordinators and sessions keep, and what a plan means.

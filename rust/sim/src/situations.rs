@@ -114,6 +114,8 @@ situations! {
     Wounded,
     /// Sagas waited for each other at their pivots, and one said no.
     PivotGaveWay,
+    /// A victim was cancelled while it was undone.
+    VictimCancelled,
     /// A victim began again.
     Restarted,
     /// And completed then.

@@ -131,7 +131,7 @@ impl Broker {
         match victim {
             Victim::Abort(_) => self.abort_victim(saga, lost_to, number, time_ms),
             Victim::Wound(_) => {
-                self.waiting.lost_to.insert(id.sequence.get(), lost_to);
+                self.waiting.lost(id.sequence.get(), lost_to);
                 self.waiting.remove(token);
                 self.queues.wake(&mut self.state, token, WithRun { freed: Vec::new(), wounded: true });
                 self.effects.push_back((self.lsn(), Effect::Resolved(number)));
@@ -154,7 +154,7 @@ impl Broker {
     }
 
     fn abort_victim(&mut self, saga: SagaRef, lost_to: Vec<Holder>, number: u64, time_ms: u64) {
-        self.waiting.lost_to.insert(self.state.sagas[saga].id.sequence.get(), lost_to);
+        self.waiting.lost(self.state.sagas[saga].id.sequence.get(), lost_to);
         self.abort(saga, CauseCode::Victim, None, "it gave way to an older saga", time_ms);
         self.effects.push_back((self.next_lsn, Effect::Resolved(number)));
     }

@@ -38,6 +38,16 @@ impl Broker {
         self.state.restart(saga, &self.consumed, at, &mut self.applied);
     }
 
+    /// A victim that is being undone was cancelled: it does not begin again.
+    pub(in crate::broker) fn end_as_victim(&mut self, saga: SagaRef) {
+        let mut header = self.state.restart_header(saga);
+        header.kind = Kind::Cancel.code();
+        let mut transaction = TransactionWriter::new(&mut self.batch, 0);
+        transaction.publish(header);
+        transaction.finish();
+        self.state.end_as_victim(saga);
+    }
+
     /// A deciding saga said no, as it was told to. If nobody of its cycle is there any more, it need not have.
     pub(in crate::broker) fn note_gave_way(&mut self, saga: SagaRef) {
         let lost_to = self.waiting.lost_to.get(&self.state.sagas[saga].id.sequence.get());

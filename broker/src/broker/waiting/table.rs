@@ -135,24 +135,34 @@ impl Waiting {
 
     /// Somebody is out of the way. Gives the steps that need not wait any more: of a pool perhaps there is enough.
     pub fn over(&mut self, over: Over) -> Vec<TokenRef> {
-        let mut woken = Vec::new();
-        for token in self.waiters_of(over.sequence).to_vec() {
+        let (mut woken, mut left) = (Vec::new(), Vec::new());
+        for token in self.by_holder.remove(&over.sequence).unwrap_or_default() {
             let Some(waiter) = self.waiters.get_mut(&token) else { continue };
-            let (gone, left): (Vec<Edge>, Vec<Edge>) = waiter.edges.iter().partition(|edge| over.ends(&edge.holder));
-            if gone.is_empty() {
-                continue;
-            }
+            let is_over = |edge: &Edge| over.ends(&edge.holder);
+            let before = waiter.edges.len();
             if over.place.is_none() {
-                gone.iter().for_each(|edge| waiter.free(edge.holder));
+                let ended: Vec<Edge> = waiter.edges.iter().copied().filter(is_over).collect();
+                ended.iter().for_each(|edge| waiter.free(edge.holder));
             }
-            waiter.edges = left;
-            if waiter.edges.is_empty() || waiter.mode == HoldMode::Counted {
+            waiter.edges.retain(|edge| !is_over(edge));
+            let has_changed = waiter.edges.len() < before;
+            if has_changed && (waiter.edges.is_empty() || waiter.mode == HoldMode::Counted) {
                 woken.push(token);
             }
-            if !waiter.edges.iter().any(|edge| edge.holder.saga.sequence.get() == over.sequence) {
-                self.forget_edge(over.sequence, token);
+            if waiter.edges.iter().any(|edge| edge.holder.saga.sequence.get() == over.sequence) {
+                left.push(token);
             }
         }
+        if !left.is_empty() {
+            self.by_holder.insert(over.sequence, left);
+        }
         woken
+    }
+
+    /// Remembers whom a victim lost to, until it begins again. Where too many are remembered, it begins at once then.
+    pub fn lost(&mut self, victim: u64, to: Vec<Holder>) {
+        if self.lost_to.len() < WAITERS_MAX {
+            self.lost_to.insert(victim, to);
+        }
     }
 }

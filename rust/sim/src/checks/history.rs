@@ -49,6 +49,8 @@ pub struct SagaHistory {
     /// Steps whose compensation an operator skipped.
     pub skipped: u64,
     pub cause: Option<CauseCode>,
+    /// It was cancelled while it was undone as a victim: it does not begin again.
+    pub is_cancelled: bool,
     /// It was looked at as a victim, in this attempt.
     pub is_told_as_victim: bool,
     pub ended: Option<Ended>,
@@ -70,7 +72,11 @@ impl SagaHistory {
     /// Whether a victim ended that might have begun again.
     fn is_given_up(&self, time_ms: u64) -> bool {
         let is_victim = self.cause == Some(CauseCode::Victim) && self.ended.is_some();
-        is_victim && self.attempt + 1 < ATTEMPTS_MAX && self.skipped == 0 && time_ms < self.deadline_ms
+        is_victim
+            && self.attempt + 1 < ATTEMPTS_MAX
+            && self.skipped == 0
+            && !self.is_cancelled
+            && time_ms < self.deadline_ms
     }
 
     pub fn published_run(&self, step: usize) -> bool {
@@ -167,6 +173,13 @@ impl History {
                     self.met.push(Situation::WatermarkException);
                     return Ok(());
                 }
+                if first.header.kind() == Kind::Cancel {
+                    let is_victim = saga.cause == Some(CauseCode::Victim) && saga.ended.is_none();
+                    ensure!(is_victim, "rule 5", "{key:?} is cancelled in its undoing, and is no victim");
+                    saga.is_cancelled = true;
+                    self.met.push(Situation::VictimCancelled);
+                    return Ok(());
+                }
                 let model = &models[saga.plan];
                 let attempt = saga.attempt;
                 saga.apply(model, transaction, &first, lsn, &mut self.met)?;
@@ -221,6 +234,7 @@ impl History {
             undone: 0,
             skipped: 0,
             is_told_as_victim: false,
+            is_cancelled: false,
             cause: None,
             ended: None,
             messages: 0,

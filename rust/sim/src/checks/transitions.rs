@@ -87,6 +87,7 @@ impl SagaHistory {
         let is_end = matches!(ends[..], [(Kind::Result, _, Some(code), _)] if code == compensated);
         ensure!(is_end && self.pending.is_empty(), "rule 5", "{id} begins again, and is not undone: {ends:?}");
         ensure!(self.cause == Some(CauseCode::Victim), "rule 5", "{id} begins again, and is no victim");
+        ensure!(!self.is_cancelled, "I8", "{id} begins again, and was cancelled");
         ensure!(first.header.attempt.get() == self.attempt, "I2", "{id} begins again after another attempt");
         self.attempt += 1;
         ensure!(self.attempt < ATTEMPTS_MAX, "I14", "{id} begins its attempt {}", self.attempt);
