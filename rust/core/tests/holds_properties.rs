@@ -74,7 +74,7 @@ impl Model {
                     _ => false,
                 }
         };
-        if here.iter().filter(is_mine).any(|row| has(row)) {
+        if here.iter().filter(is_mine).any(has) {
             return Ok(true);
         }
         let own: u32 = here
