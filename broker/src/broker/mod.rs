@@ -175,7 +175,7 @@ impl Broker {
             sweep_stuck_at: 1024,
             judged: Vec::new(),
             watermarks: Watermarks::new(config.watermarks),
-            waiting: Waiting::default(),
+            waiting: Waiting::new(config.waiters),
             compaction: Compaction::default(),
             room: None,
             recorded_bytes: 0,

@@ -363,3 +363,18 @@ fn many_may_wait_for_one_and_are_served_one_after_the_other() {
     undo_both(&mut world);
     assert_eq!(world.token("charge", Kind::Run).key(), runs[1].key(), "and nobody else");
 }
+
+#[test]
+fn where_there_is_no_room_the_one_that_waits_longest_comes_again() {
+    let (mut world, plan) = world_of(Config { waiters: 2, ..Config::default() });
+    let runs = at_charge(&mut world, plan, &["a", "b", "c", "d"]);
+    for run in &runs[1..] {
+        block(&mut world, "charge", run, &[first_of(&runs[0])]);
+    }
+    assert_eq!(world.broker.waits().count(), 2);
+    world.pass(3 * WAIT_REFRESH_MS / 2 + 200, &EVERYBODY);
+    assert_eq!(world.token("charge", Kind::Run).key(), runs[1].key());
+    block(&mut world, "charge", &runs[1], &[first_of(&runs[0])]);
+    block(&mut world, "charge", &runs[0], &[first_of(&runs[1])]);
+    assert_eq!(deadlocks(&world)[0].victim, runs[1].header.saga, "they meet all the same");
+}

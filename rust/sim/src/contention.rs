@@ -1,5 +1,6 @@
 //! What sagas contend for: which steps hold what, drawn from the seed, the same whenever a step asks.
 
+use sagacore_core::limits::WAITERS_MAX;
 use sagacore_core::wire::{HoldMode, WaitPolicy};
 use sagacore_core::worker::Work;
 
@@ -15,6 +16,8 @@ pub struct Contention {
     /// Of 10,000, those that are shared, and those that are pools. The others are held by one.
     pub shared: u64,
     pub counted: u64,
+    /// Waiting steps that the broker keeps the edges of: in some seeds only a few.
+    pub waiters: usize,
     /// By service.
     pub policies: Vec<WaitPolicy>,
 }
@@ -32,7 +35,7 @@ pub struct Want {
 }
 
 impl Contention {
-    pub fn of(seed: u64, services: usize, share: u64) -> Self {
+    pub fn of(seed: u64, services: usize, share: u64, is_long: bool) -> Self {
         let mut random = Random::new(seed, "contention");
         let rate = if random.chance(share) { random.magnitude(1_000, 10_000) } else { 0 };
         let mut part = |most: u64| if random.coin() { 0 } else { random.magnitude(500, most) };
@@ -40,7 +43,10 @@ impl Contention {
         let resources = random.magnitude(1, 24);
         let policy = |wounds| if wounds { WaitPolicy::WoundWait } else { WaitPolicy::Detect };
         let policies = (0..services).map(|_| policy(random.chance(2_000))).collect();
-        Self { rate, resources, shared, counted, policies }
+        // A cycle that is longer than the table only a deadline ends.
+        let is_small = !is_long && random.chance(1_500);
+        let waiters = if is_small { random.magnitude(24, 64) as usize } else { WAITERS_MAX };
+        Self { waiters, rate, resources, shared, counted, policies }
     }
 
     /// What a step of a saga holds while that runs.

@@ -201,6 +201,7 @@ impl Options {
         let (watermarks, long_pause_us) = watermarks(seed, profile);
         let services = service_options(&mut random, profile);
         let services_count = services.len();
+        let is_long = matches!(profile, Profile::Calm | Profile::Poisoned);
         let plans = plans(&mut random, services.len(), profile);
         let faults = chosen_faults(&mut random, profile);
         let load_ms = random.magnitude(50, if profile == Profile::Crowded { 400 } else { 8_000 });
@@ -245,7 +246,7 @@ impl Options {
             long_pause_us,
             outcomes_max: if is_calm || random.chance(8_000) { 1 << 20 } else { random.magnitude(4, 64) as usize },
             behaviour: behaviour(&mut random, profile),
-            contention: Contention::of(seed, services_count, if is_calm { 3_000 } else { 4_000 }),
+            contention: Contention::of(seed, services_count, if is_calm { 3_000 } else { 4_000 }, is_long),
             fault_every_ms: if profile == Profile::Racing {
                 random.magnitude(20, 100)
             } else {

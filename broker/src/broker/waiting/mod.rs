@@ -13,7 +13,7 @@
 //! very record in which it finds the cycle, so there is no second victim and no victim of a cycle that is gone.
 //!
 //! A wake too many is harmless, for the service asks again; one too few is a hang. What is not in the table because it
-//! is full is simply delivered again after a while, and deadlines take over.
+//! is full is simply delivered again after a while.
 
 mod cycle;
 mod events;
@@ -130,7 +130,7 @@ impl Broker {
         }
         let is_free = waiter.edges.is_empty() || waiter.mode == HoldMode::Counted;
         let has_ended = !waiter.freed.is_empty();
-        if self.waiting.is_full() || (waiter.edges.is_empty() && !has_ended) {
+        if waiter.edges.is_empty() && !has_ended {
             let delay_ms = if crossed { WAIT_CROSSED_MS } else { WAIT_REFRESH_MS };
             self.waiting.remove(token);
             return self.queues.delay(&mut self.state, token, time_ms + delay_ms);
@@ -138,6 +138,10 @@ impl Broker {
         self.state.tokens[token].place = Place::Blocked;
         if has_ended {
             waiter.freed_lsn = self.lsn();
+        }
+        self.waiting.remove(token);
+        if let Some(other) = self.waiting.evict() {
+            self.come_again(other, time_ms);
         }
         self.waiting.insert(token, waiter);
         if is_free && has_ended {
@@ -147,6 +151,16 @@ impl Broker {
             self.waiting.remove(token);
             self.queues.delay(&mut self.state, token, time_ms + WAIT_CROSSED_MS);
         }
+    }
+
+    /// There is no room for all who wait: this one is delivered again after a while, which is never the same, so that
+    /// it does not miss the same others each time.
+    fn come_again(&mut self, token: TokenRef, time_ms: u64) {
+        let Some(found) = self.state.tokens.get(token).filter(|token| token.place == Place::Blocked) else { return };
+        let sequence = self.state.sagas[found.saga].id.sequence.get();
+        let spread = (sequence ^ time_ms).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let delay_ms = WAIT_REFRESH_MS / 2 + spread % WAIT_REFRESH_MS;
+        self.queues.delay(&mut self.state, token, time_ms + delay_ms);
     }
 
     /// What a step waits for is out of its way: it asks again.

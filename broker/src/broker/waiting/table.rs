@@ -1,6 +1,8 @@
 //! Who waits for whom: a bounded table of waiting steps, each with those in its way. Volatile: after a restart of the
 //! broker every step is delivered again, and waits again.
 
+use std::collections::VecDeque;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -63,9 +65,13 @@ impl Over {
 }
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Waiting {
     waiters: HashMap<TokenRef, Waiter, FixedState>,
+    /// In the order in which they came, and perhaps some that are gone.
+    order: VecDeque<TokenRef>,
+    /// So many there may be.
+    pub waiters_max: usize,
     /// By sequence of a saga, the steps that it is in the way of.
     by_holder: HashMap<u64, Vec<TokenRef>, FixedState>,
     /// By sequence of a victim that has not begun again: those that it lost to.
@@ -73,7 +79,21 @@ pub struct Waiting {
     pub deadlocks: Deadlocks,
 }
 
+/// Those that are gone are swept out of the order when there are more of them.
+const ORDER_SLACK: usize = 1024;
+
 impl Waiting {
+    pub fn new(waiters_max: usize) -> Self {
+        Self {
+            waiters: HashMap::default(),
+            order: VecDeque::new(),
+            waiters_max,
+            by_holder: HashMap::default(),
+            lost_to: HashMap::default(),
+            deadlocks: Deadlocks::default(),
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -83,7 +103,19 @@ impl Waiting {
     }
 
     pub fn is_full(&self) -> bool {
-        self.waiters.len() >= WAITERS_MAX
+        self.waiters.len() >= self.waiters_max
+    }
+
+    /// Where there is no room for one more: the one that waits longest, which comes again after a while, so that
+    /// sooner or later those of a cycle are here together.
+    pub fn evict(&mut self) -> Option<TokenRef> {
+        while self.is_full() {
+            let first = self.order.pop_front()?;
+            if self.remove(first).is_some() {
+                return Some(first);
+            }
+        }
+        None
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (TokenRef, Vec<Holder>)> + '_ {
@@ -117,6 +149,10 @@ impl Waiting {
             }
         }
         self.waiters.insert(token, waiter);
+        if self.order.len() > 2 * self.waiters.len() + ORDER_SLACK {
+            self.order.retain(|token| self.waiters.contains_key(token));
+        }
+        self.order.push_back(token);
     }
 
     pub fn remove(&mut self, token: TokenRef) -> Option<Waiter> {

@@ -56,8 +56,9 @@ impl BrokerHost {
         let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
         let visibility = if may_run_ahead { Visibility::Relaxed } else { Visibility::Strict };
         let Options { stuck_after_ms, watermarks, segment_bytes, .. } = env.options;
+        let waiters = env.options.contention.waiters;
         let record_bytes = segment_bytes as usize / 8;
-        Config { secret, outcomes, stuck_after_ms, watermarks, record_bytes, visibility, ..Config::default() }
+        Config { secret, outcomes, stuck_after_ms, watermarks, waiters, record_bytes, visibility, ..Config::default() }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.
