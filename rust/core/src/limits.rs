@@ -117,7 +117,7 @@ pub const HOLDERS_NAMED_MAX: usize = 16;
 pub const FREED_MAX: usize = 10;
 /// What a service says of a step that must wait: two codes, the resource, and those in its way.
 pub const BLOCKED_BYTES_MAX: usize = 16 + RESOURCE_BYTES_MAX + HOLDERS_NAMED_MAX * 32;
-/// Waiting steps whose wait-for edges a broker keeps. With one more, the one that waits longest comes again after a while.
+/// Waiting steps whose edges a broker keeps. With one more, the one that waits longest comes again after a while.
 pub const WAITERS_MAX: usize = 1 << 16;
 pub const WAIT_REFRESH_MS: u64 = 1_000;
 /// A step waits for what is being let go of, and the answer crossed that: it is delivered again after this.
