@@ -10,6 +10,7 @@ pub mod log;
 mod state;
 
 pub use broker::{
-    Broker, Config, Opened, ParkingBounds, Record, RecordKind, Room, Unreadable, Visibility, WatermarkBounds,
+    Broker, Config, Deadlock, Deadlocks, Hop, Opened, ParkingBounds, Record, RecordKind, Room, Unreadable, Visibility,
+    WatermarkBounds,
 };
-pub use state::{Copied, Saga, State, Token, Window, copied};
+pub use state::{Copied, Place, Saga, State, Token, Window, copied};

@@ -15,6 +15,7 @@ class Kind(enum.IntEnum):
     REFUSED = 23
     STATS = 24
     STUCK = 26
+    DEADLOCKS = 28
 
 
 class OutcomeCode(enum.IntEnum):
@@ -85,3 +86,4 @@ class Section(enum.IntEnum):
     NAME = 68
     TEXT = 69
     DATA = 70
+    FREED = 71

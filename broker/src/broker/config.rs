@@ -1,6 +1,6 @@
 //! What an operator and the host may choose, and what the host tells of the disk.
 
-use sagacore_core::limits::STUCK_AFTER_MS_DEFAULT;
+use sagacore_core::limits::{STUCK_AFTER_MS_DEFAULT, WAITERS_MAX};
 
 use super::{ParkingBounds, WatermarkBounds};
 use crate::state::Window;
@@ -27,6 +27,10 @@ pub struct Config {
     pub stuck_after_ms: u64,
     pub watermarks: WatermarkBounds,
     pub parking: ParkingBounds,
+    /// Of sagas that wait for each other, one gives way. Else only their deadlines end it.
+    pub detect_deadlocks: bool,
+    /// Waiting steps whose edges are kept. One more, and the one that waits longest is delivered again after a while.
+    pub waiters: usize,
     /// Nothing is added to a record that has as many bytes. With one more transaction it must still fit into the log.
     pub record_bytes: usize,
     /// Keys the hash of users' keys, where the log is new. Drawn at random by the host.
@@ -42,6 +46,8 @@ impl Default for Config {
             stuck_after_ms: STUCK_AFTER_MS_DEFAULT,
             watermarks: WatermarkBounds::default(),
             parking: ParkingBounds::default(),
+            detect_deadlocks: true,
+            waiters: WAITERS_MAX,
             record_bytes: RECORD_BYTES_DEFAULT,
             secret: [0; 16],
         }

@@ -8,11 +8,11 @@ use sagacore_core::wire::{
 };
 
 use super::{Broker, Effect, Refused};
-use crate::state::{Abort, CAUSE_BYTES_MAX, Place, SagaRef, SessionRef, TokenRef};
+use crate::state::{Abort, CAUSE_BYTES_MAX, Place, SagaRef, SessionRef, TokenRef, cause_code};
 
-type Judged = Result<(), Refused>;
+pub(super) type Judged = Result<(), Refused>;
 
-const STALE: Refused = Refused(Refusal::Stale, "what it names is not pending any more");
+pub(super) const STALE: Refused = Refused(Refusal::Stale, "what it names is not pending any more");
 
 impl Broker {
     pub(super) fn try_apply(&mut self, session: SessionRef, transaction: &Transaction<'_>, time_ms: u64) -> Judged {
@@ -34,6 +34,7 @@ impl Broker {
             Kind::Fail => self.fail(session, transaction, &first, time_ms),
             Kind::Spill => self.spill(session, transaction),
             Kind::RetryLater => self.retry_later(session, transaction.consumes, first.header, time_ms),
+            Kind::Blocked => self.blocked(session, transaction, &first, time_ms),
             _ => self.move_on(session, transaction, time_ms),
         }
     }
@@ -142,7 +143,7 @@ impl Broker {
     }
 
     /// The pending tokens that a transaction names, all of them.
-    fn find_all(&mut self, keys: &[Key]) -> Judged {
+    pub(super) fn find_all(&mut self, keys: &[Key]) -> Judged {
         self.consumed.clear();
         for key in keys {
             let token = self.find(key).ok_or(STALE)?;
@@ -192,8 +193,12 @@ impl Broker {
 
     /// Applies a transaction whose tokens are in `consumed`, and puts it into the record.
     fn accept(&mut self, saga: SagaRef, transaction: &Transaction<'_>, time_ms: u64) {
-        self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
+        if self.state.begins_again(saga, &self.consumed, &self.expected, time_ms) {
+            return self.restart(saga, time_ms);
+        }
+        self.batch.extend_from_slice(transaction.bytes());
+        self.let_go();
         let at = self.at(time_ms);
         self.state.advance(saga, &self.consumed, transaction, at, &mut self.applied);
     }
@@ -230,8 +235,12 @@ impl Broker {
         if past_pivot || given_up || (is_pivot && is_broken(Mutation::PivotRejectionRefused)) {
             return Err(Refused(Refusal::TooLate, "at its pivot a saga is not given up, past it not rejected"));
         }
+        if cause_code(cause) == Some(CauseCode::Victim) {
+            self.note_gave_way(saga);
+        }
         self.batch.extend_from_slice(transaction.bytes());
         self.applied.clear();
+        self.leave_waiting(saga, clean.then_some(step));
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause, clean_step: clean.then_some(step) }, at, &mut self.applied);
         self.note_applied(time_ms);
@@ -298,6 +307,7 @@ impl Broker {
             if self.state.tokens[token].place == Place::Leased(session) {
                 self.state.tokens[token].unanswered = 0;
                 self.queues.delay(&mut self.state, token, time_ms + delay_ms);
+                self.let_go_of(token);
             }
         }
         Ok(())

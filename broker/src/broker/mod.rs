@@ -16,6 +16,7 @@ mod requests;
 mod room;
 mod subscribe;
 mod timers;
+mod waiting;
 mod watermark;
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use std::collections::VecDeque;
 use sagacore_core::limits::{HEARTBEAT_MS, OWED_BYTES_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{
-    CauseCode, Header, Kind, Refusal, SagaId, Section, Transaction, TransactionWriter, Transactions,
+    CauseCode, Header, Holder, Kind, Refusal, SagaId, Section, Transaction, TransactionWriter, Transactions,
 };
 
 use crate::delivery::{Fifo, Queues, answer};
@@ -33,6 +34,8 @@ pub use config::{Config, Room, Visibility};
 use parking::Parking;
 pub use parking::ParkingBounds;
 pub use recovery::{Opened, Unreadable};
+pub use waiting::{Deadlock, Deadlocks, Hop};
+use waiting::{Over, Waiting};
 pub use watermark::WatermarkBounds;
 use watermark::Watermarks;
 
@@ -75,12 +78,21 @@ enum Effect {
         session: SessionRef,
         answer: Box<(Header, Vec<u8>)>,
     },
-    /// Counters, or what is stuck: as it is when it is told.
+    /// Counters, what is stuck, or deadlocks from a number on: as it is when it is told.
     Look {
         session: SessionRef,
         kind: Kind,
         correlation: u64,
+        from: u64,
     },
+    /// Somebody holds nothing any more, or not what was waited for.
+    Over(Over),
+    /// What a step waits for is out of its way.
+    Wake(TokenRef),
+    /// A victim begins again.
+    Restarted(SagaRef),
+    /// A deadlock is resolved.
+    Resolved(u64),
     Confirm {
         session: SessionRef,
         number: u64,
@@ -112,14 +124,15 @@ pub struct Broker {
     ticked_ms: u64,
     /// By plan: sagas of one plan run equally long.
     deadlines: Vec<Fifo<SagaRef>>,
-    /// Sagas that turned round or passed their pivot, by sequence.
-    turned: Fifo<u64>,
+    /// Sagas that turned round or passed their pivot: by sequence, and which attempt of them.
+    turned: Fifo<(u64, u32)>,
     /// Listed as stuck, by sequence, and perhaps resolved or ended since; swept when it has this length.
     stuck: Vec<u64>,
     sweep_stuck_at: usize,
     /// Sessions whose transactions were judged since the last flush.
     judged: Vec<SessionRef>,
     watermarks: Watermarks,
+    waiting: Waiting,
     compaction: Compaction,
     parking: Parking,
     /// Room on the disk, as the host last said; none where the log is in memory.
@@ -168,6 +181,7 @@ impl Broker {
             sweep_stuck_at: 1024,
             judged: Vec::new(),
             watermarks: Watermarks::new(config.watermarks),
+            waiting: Waiting::new(config.waiters),
             compaction: Compaction::default(),
             parking: Parking::default(),
             room: None,
@@ -313,7 +327,8 @@ impl Broker {
     fn note_applied(&mut self, time_ms: u64) {
         let alone = self.take_alone();
         let is_said = self.ahead_from_lsn <= self.durable_lsn || is_broken(Mutation::RunsAheadUnsaid);
-        if self.config.visibility == Visibility::Relaxed && is_said {
+        let waits = self.applied.restarted.is_some() && !is_broken(Mutation::RestartRunsAhead);
+        if self.config.visibility == Visibility::Relaxed && is_said && !waits {
             let (state, queues, durable_lsn) = (&mut self.state, &mut self.queues, self.durable_lsn);
             self.applied.published.retain(|&token| {
                 let waits = !state.may_run_ahead(token, durable_lsn);
@@ -336,6 +351,7 @@ impl Broker {
 
     fn note_durable(&mut self, time_ms: u64) {
         let lsn = self.next_lsn;
+        self.note_through();
         self.effects.extend(self.applied.published.drain(..).map(|token| (lsn, Effect::Token(token))));
         if let Some(saga) = self.applied.started.take() {
             self.set_deadline(saga);
@@ -346,7 +362,7 @@ impl Broker {
         }
         if let Some((sequence, attached)) = self.applied.ended.take() {
             if is_broken(Mutation::ResultRunsAhead) {
-                self.perform(Effect::Ended { sequence, attached: attached.clone() });
+                self.perform(Effect::Ended { sequence, attached: attached.clone() }, time_ms);
             }
             self.owe(lsn, Effect::Ended { sequence, attached });
             self.state.forget(time_ms);
@@ -412,6 +428,7 @@ impl Broker {
         });
         transaction.finish();
         self.applied.clear();
+        self.leave_waiting(saga, None);
         let at = self.at(time_ms);
         self.state.abort(saga, Abort { cause: &cause, clean_step: None }, at, &mut self.applied);
         self.note_applied(time_ms);
@@ -484,13 +501,13 @@ impl Broker {
             }
             if let Some((_, effect)) = self.effects.pop_front() {
                 self.owed_bytes -= effect.owed_bytes();
-                self.perform(effect);
+                self.perform(effect, time_ms);
             }
         }
         self.queues.dispatch(&mut self.state, time_ms);
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn perform(&mut self, effect: Effect, time_ms: u64) {
         match effect {
             Effect::Token(token) => {
                 if self.state.tokens.get(token).is_some_and(|token| token.place == Place::Held) {
@@ -511,7 +528,11 @@ impl Broker {
                     }
                 });
             }
-            Effect::Look { session, kind, correlation } => self.tell_look(session, kind, correlation),
+            Effect::Look { session, kind, correlation, from } => self.tell_look(session, kind, correlation, from),
+            Effect::Over(over) => self.hand_on(over),
+            Effect::Wake(token) => self.wake(token),
+            Effect::Restarted(saga) => self.begin_again(saga),
+            Effect::Resolved(number) => self.waiting.deadlocks.visible(number, time_ms),
             Effect::Confirm { session, number } => self.queues.sessions.confirm(session, number),
         }
     }
@@ -534,6 +555,21 @@ impl Broker {
     /// Bytes gathered for the next record.
     pub fn record_bytes(&self) -> usize {
         self.batch.len()
+    }
+
+    /// Deadlocks that were resolved.
+    pub fn deadlocks(&self) -> &Deadlocks {
+        &self.waiting.deadlocks
+    }
+
+    /// The steps that wait, each with those in its way.
+    pub fn waits(&self) -> impl Iterator<Item = (TokenRef, Vec<Holder>)> + '_ {
+        self.waiting.iter()
+    }
+
+    /// The record that what was accepted last is in.
+    pub fn last_lsn(&self) -> u64 {
+        self.lsn()
     }
 
     /// The last record that is durable.

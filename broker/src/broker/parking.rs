@@ -138,23 +138,26 @@ impl Broker {
     }
 
     /// What is volatile in a saga, if it has only waited, and for long enough.
-    fn waits(&self, saga: SagaRef) -> Option<Waits> {
+    fn only_waits(&self, saga: SagaRef) -> Option<Waits> {
         let found = &self.state.sagas[saga];
         let owner = self.queues.slices.owner(found.id.sequence.get());
+        if self.waiting.is_awaited(found.id.sequence.get()) {
+            return None;
+        }
         let waits = self.state.waits(saga, owner)?;
         let rounds = if waits.arrivals == Arrivals::Leased { ROUNDS_LEASED } else { ROUNDS };
         (found.rounds > rounds).then_some(waits)
     }
 
     fn may_wait(&self, saga: SagaRef) -> bool {
-        !self.state.is_copied(saga, u64::MAX) && self.waits(saga).is_some()
+        !self.state.is_copied(saga, u64::MAX) && self.only_waits(saga).is_some()
     }
 
     fn try_park(&mut self, saga: SagaRef) -> bool {
         if !self.state.is_copied(saga, self.durable_lsn) {
             return false;
         }
-        let waits = self.waits(saga);
+        let waits = self.only_waits(saga);
         if let Some(waits) = waits {
             self.state.park(saga, waits);
             self.parking.since_trim += 1;
@@ -234,9 +237,9 @@ impl Broker {
         self.state.end_replay();
         self.parking.looked_ms = time_ms;
         let turned = self.state.all_parked().filter(|parked| parked.has_turned);
-        let turned: Vec<u64> = turned.map(|parked| parked.sequence).collect();
-        for sequence in turned {
-            self.watch_by_sequence(sequence, time_ms);
+        let turned: Vec<(u64, u32)> = turned.map(|parked| (parked.sequence, parked.attempt)).collect();
+        for turned in turned {
+            self.watch_attempt(turned, time_ms);
         }
     }
 }

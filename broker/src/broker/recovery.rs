@@ -110,9 +110,12 @@ impl Broker {
         sagas.sort_unstable();
         for (_, saga) in sagas {
             let found = &self.state.sagas[saga];
-            if found.has_turned() {
+            let (has_turned, is_victim, timer) = (found.has_turned(), found.victim, found.timer);
+            if has_turned {
                 self.watch(saga, time_ms);
-            } else if found.timer == Timer::Queued {
+            }
+            // A victim begins again under the deadline that it had.
+            if timer == Timer::Queued && (!has_turned || is_victim) {
                 self.set_deadline(saga);
             }
         }

@@ -46,8 +46,9 @@ impl Broker {
             }
             Kind::Cancel => self.cancel(session, message, time_ms),
             Kind::Resolve => self.resolve(session, message, time_ms),
-            kind @ (Kind::Stats | Kind::Stuck) => {
-                self.owe(self.lsn(), Effect::Look { session, kind, correlation });
+            kind @ (Kind::Stats | Kind::Stuck | Kind::Deadlocks) => {
+                let from = message.header.active.get();
+                self.owe(self.lsn(), Effect::Look { session, kind, correlation, from });
                 Ok(())
             }
             _ => Err(Refused(Refusal::Unsupported, "a client does not say this")),
@@ -55,8 +56,12 @@ impl Broker {
     }
 
     /// Counters, or the list of what is stuck, as they are when they are told.
-    pub(super) fn tell_look(&mut self, session: SessionRef, kind: Kind, correlation: u64) {
-        let data = if kind == Kind::Stats { self.stats() } else { self.list_stuck() };
+    pub(super) fn tell_look(&mut self, session: SessionRef, kind: Kind, correlation: u64, from: u64) {
+        let data = match kind {
+            Kind::Stats => self.stats(),
+            Kind::Stuck => self.list_stuck(),
+            _ => self.waiting.deadlocks.list(from),
+        };
         self.queues.sessions.send(session, answer(kind, correlation, 0), |body| {
             body.section(Section::DATA, &data);
         });
@@ -215,6 +220,12 @@ impl Broker {
             self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
             return Ok(());
         }
+        let victim = self.state.saga_by_sequence(sequence).filter(|&saga| self.state.is_victim(saga));
+        if let Some(saga) = victim.filter(|_| saga.is_none()) {
+            self.end_as_victim(saga);
+            self.answer_durably(session, answer(Kind::Cancel, message.header.amount.get(), 0), Vec::new());
+            return Ok(());
+        }
         let saga = saga.ok_or(too_late)?;
         let reason = String::from_utf8_lossy(message.sections().get(Section::TEXT).unwrap_or_default()).into_owned();
         self.abort(saga, CauseCode::Cancelled, None, &reason, time_ms);
@@ -266,10 +277,8 @@ impl Broker {
     }
 
     fn note_resolved(&mut self, saga: SagaRef, time_ms: u64) {
-        if let Some(found) = self.state.sagas.get_mut(saga) {
-            found.stuck = false;
-            let sequence = found.id.sequence.get();
-            self.stuck.retain(|&other| other != sequence);
+        self.unlist(saga);
+        if self.state.sagas.contains_key(saga) {
             self.watch(saga, time_ms);
         }
     }
@@ -359,6 +368,7 @@ impl Broker {
     fn stats(&self) -> Vec<u8> {
         let (counters, state) = (&self.state.counters, &self.state);
         let stuck = self.stuck().count() as u64;
+        let deadlocks = &self.waiting.deadlocks;
         let messages = counters.run + counters.done + counters.revoked + counters.undo + counters.undone;
         let numbers = [
             ("started", counters.started),
@@ -385,6 +395,11 @@ impl Broker {
             ("durable_lsn", self.durable_lsn),
             ("log_bytes", self.log_bytes),
             ("boot_epoch", u64::from(self.boot_epoch)),
+            ("waiting", self.waiting.len() as u64),
+            ("deadlocks_resolved", deadlocks.resolved),
+            ("deadlocks_phantoms", deadlocks.phantoms),
+            ("deadlocks_wounded", deadlocks.wounded),
+            ("deadlocks_restarts", deadlocks.restarts),
         ];
         let reports: Vec<&[u8]> = self
             .queues

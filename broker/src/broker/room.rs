@@ -13,7 +13,7 @@ impl Effect {
             Self::Answer { answer, .. } => own + size_of_val(&**answer) + answer.1.len(),
             Self::Ended { attached, .. } => own + size_of_val(attached.as_slice()),
             Self::Look { .. } => own,
-            Self::Token(_) | Self::Started { .. } | Self::Confirm { .. } => 0,
+            _ => 0,
         }
     }
 }

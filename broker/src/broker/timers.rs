@@ -18,14 +18,15 @@ impl Broker {
         self.deadlines[plan].push(found.deadline_ms, saga, |saga| sagas.contains_key(saga));
     }
 
-    /// From now on the saga must end soon, or it is listed as stuck.
+    /// From now on this attempt must end soon, or the saga is listed as stuck.
     pub(super) fn watch(&mut self, saga: SagaRef, time_ms: u64) {
-        self.watch_by_sequence(self.state.sagas[saga].id.sequence.get(), time_ms);
+        let found = &self.state.sagas[saga];
+        self.watch_attempt((found.id.sequence.get(), found.attempt), time_ms);
     }
 
-    pub(super) fn watch_by_sequence(&mut self, sequence: u64, time_ms: u64) {
+    pub(super) fn watch_attempt(&mut self, turned: (u64, u32), time_ms: u64) {
         let (state, due_ms) = (&self.state, time_ms + self.config.stuck_after_ms);
-        self.turned.push(due_ms, sequence, |sequence| state.is_running(sequence));
+        self.turned.push(due_ms, turned, |(sequence, attempt)| state.runs_attempt(sequence, attempt));
     }
 
     pub(super) fn tick_deadlines(&mut self, time_ms: u64) {
@@ -58,7 +59,8 @@ impl Broker {
     pub(super) fn tick_stuck(&mut self, time_ms: u64) {
         loop {
             let state = &self.state;
-            let Some(sequence) = self.turned.pop_due(time_ms, |sequence| state.is_running(sequence)) else { return };
+            let is_live = |(sequence, attempt)| state.runs_attempt(sequence, attempt);
+            let Some((sequence, _)) = self.turned.pop_due(time_ms, is_live) else { return };
             self.list_as_stuck(sequence);
         }
     }
@@ -74,6 +76,15 @@ impl Broker {
             self.sweep_stuck_at = 1024.max(2 * self.stuck.len());
         }
         self.stuck.push(sequence);
+    }
+
+    /// It is stuck no more: somebody did something about it, or it began again.
+    pub(super) fn unlist(&mut self, saga: SagaRef) {
+        if let Some(found) = self.state.sagas.get_mut(saga) {
+            found.stuck = false;
+            let sequence = found.id.sequence.get();
+            self.stuck.retain(|&other| other != sequence);
+        }
     }
 
     /// The sagas that are stuck, by sequence.

@@ -8,6 +8,6 @@ mod sessions;
 mod slices;
 
 pub use fifo::Fifo;
-pub use queues::{Queues, Released, answer};
+pub use queues::{Queues, Released, WithRun, answer};
 pub use sessions::{Opening, Session, Sessions};
 pub use slices::Slices;

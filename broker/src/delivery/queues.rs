@@ -7,11 +7,14 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use slotmap::SecondaryMap;
+use zerocopy::IntoBytes as _;
 
 use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS};
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::wire::{Header, Kind, Role, Section};
+use sagacore_core::wire::{Flags, Freed, Header, Kind, Role, Section, Sections};
 
 use super::{Session, Sessions, Slices};
 use crate::state::{Place, SessionRef, State, TokenRef};
@@ -69,7 +72,18 @@ pub struct Queues {
     delayed: BinaryHeap<Reverse<(u64, TokenRef)>>,
     /// Services whose queue may have something for somebody.
     stirred: Vec<u32>,
+    /// What goes with a RUN that is delivered next.
+    with_run: HashMap<TokenRef, WithRun, FixedState>,
     pub redeliveries: u64,
+}
+
+/// What a step that waited is told with its RUN, once: if that is lost, it waits again and is told again.
+#[derive(Debug, Default)]
+pub struct WithRun {
+    /// Who stood in its way and has ended: a section FREED.
+    pub freed: Vec<Freed>,
+    /// It must not wait again.
+    pub wounded: bool,
 }
 
 impl Queues {
@@ -118,6 +132,7 @@ impl Queues {
                 }
             }
         }
+        self.with_run.retain(|&token, _| is_ready(state, token));
     }
 
     /// The same of what sessions hold.
@@ -135,6 +150,16 @@ impl Queues {
 
     pub(super) fn waiting_for_coordinators(&self) -> usize {
         self.unowned.len() + self.coordinators.values().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// A step need not wait any more: its RUN is due before others, with what it is told.
+    pub fn wake(&mut self, state: &mut State, token: TokenRef, with_run: WithRun) {
+        let Some(found) = state.tokens.get(token) else { return };
+        let service = state.plan_of(found.saga).services[usize::from(found.position)];
+        self.with_run.insert(token, with_run);
+        self.service(service).run.push_front(token);
+        state.tokens[token].place = Place::Ready;
+        self.stir(service);
     }
 
     /// The arrivals that a session gives back, and those that are pending beside them, are due one behind the other.
@@ -344,6 +369,7 @@ impl Queues {
             let Some(&token) = first.front() else { return };
             if !is_ready(state, token) {
                 first.pop_front();
+                self.with_run.remove(&token);
                 continue;
             }
             let unanswered = usize::from(state.tokens[token].unanswered);
@@ -355,7 +381,8 @@ impl Queues {
     }
 
     fn deliver(&mut self, state: &mut State, token: TokenRef, session: SessionRef, now_ms: u64) {
-        let header = state.header(token);
+        let mut header = state.header(token);
+        let with_run = if self.with_run.is_empty() { None } else { self.with_run.remove(&token) };
         let found = &mut state.tokens[token];
         found.place = Place::Leased(session);
         found.deliveries = found.deliveries.saturating_add(1);
@@ -381,7 +408,18 @@ impl Queues {
             });
         }
         let body: &[u8] = if is_service { &state.tokens[token].body } else { &[] };
-        self.sessions.send_encoded(session, header, body);
+        let Some(WithRun { freed, wounded }) = with_run else {
+            return self.sessions.send_encoded(session, header, body);
+        };
+        if wounded {
+            header.set(Flags::WOUNDED);
+        }
+        self.sessions.send(session, header, |out| {
+            Sections::parse(body).into_iter().flatten().for_each(|(key, value)| _ = out.section(key, value));
+            if !freed.is_empty() {
+                out.section(Section::FREED, freed.as_bytes());
+            }
+        });
     }
 
     /// A session has credit again.

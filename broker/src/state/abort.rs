@@ -68,12 +68,19 @@ impl State {
         header.active = active.into();
         header.undo = (reached & plan.compensable & plan.before_pivot).into();
         self.remove_all_tokens(saga);
-        self.sagas[saga].phase = Phase::Undoing;
+        let found = &mut self.sagas[saga];
+        found.phase = Phase::Undoing;
+        found.victim = cause_code(abort.cause) == Some(CauseCode::Victim);
         let revoked = self.publish(saga, &header, body.as_slice().into());
         out.published.push(revoked);
         out.turned = Some((saga, at.time_ms));
         self.scratch = body;
     }
+}
+
+/// The code in a section CAUSE.
+pub fn cause_code(cause: &[u8]) -> Option<CauseCode> {
+    CauseCode::from_code(*cause.get(1)?)
 }
 
 /// The section CAUSE: an array of code, step (64: none) and text, which is cut to its limit.

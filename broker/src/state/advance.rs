@@ -18,8 +18,10 @@ pub struct Applied {
     pub turned: Option<(SagaRef, u64)>,
     /// A saga ended: its sequence, and who waits for it.
     pub ended: Option<(u64, Vec<(SessionRef, u64)>)>,
+    /// A victim began again: nothing of that runs ahead.
+    pub restarted: Option<SagaRef>,
     /// What a replay expects of a transaction.
-    expected: Vec<Expected>,
+    pub(super) expected: Vec<Expected>,
 }
 
 impl Applied {
@@ -28,6 +30,7 @@ impl Applied {
         self.started = None;
         self.turned = None;
         self.ended = None;
+        self.restarted = None;
     }
 }
 
@@ -47,6 +50,7 @@ impl State {
             wide: false,
             stuck: false,
             excepted: false,
+            victim: false,
             age: sequence,
             deadline_ms: header.deadline_ms.get(),
             trace: header.trace,
@@ -56,6 +60,7 @@ impl State {
             copy: None,
             timer: Timer::Queued,
             rounds: 0,
+            begun_lsn: at.lsn,
             first_token: TokenRef::null(),
             attached: Vec::new(),
         });
@@ -185,6 +190,8 @@ impl State {
                 self.set_excepted(first.header.saga.sequence.get(), excepted);
                 Ok(())
             }
+            Kind::Cancel => self.replay_cancel(first.header),
+            Kind::Restart => self.replay_restart(transaction, first.header, at, out),
             Kind::Fail | Kind::Revoked => self.replay_abort(transaction, first.header, &first, at, out),
             _ => self.replay_advance(transaction, at, out),
         }

@@ -12,6 +12,7 @@ mod keys;
 mod outcomes;
 mod parked;
 mod plans;
+mod restart;
 mod slab;
 mod snapshot;
 mod splice;
@@ -27,7 +28,7 @@ use keys::Keys;
 use parked::Parked;
 use slab::Slab;
 
-pub use abort::{Abort, CAUSE_BYTES_MAX, encode_cause};
+pub use abort::{Abort, CAUSE_BYTES_MAX, cause_code, encode_cause};
 pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
@@ -84,6 +85,8 @@ pub struct Saga {
     pub stuck: bool,
     /// No watermark waits for it: it was stuck once, and may be still.
     pub excepted: bool,
+    /// It was aborted because it lost a deadlock: when all is undone it begins again.
+    pub victim: bool,
     pub age: u64,
     pub deadline_ms: u64,
     pub trace: [u8; 16],
@@ -97,6 +100,8 @@ pub struct Saga {
     pub timer: Timer,
     /// How often somebody came by and found that nothing had happened to it.
     pub rounds: u8,
+    /// The record that began this attempt.
+    pub begun_lsn: u64,
     first_token: TokenRef,
     /// Who waits for the outcome, with their correlation. Volatile.
     pub attached: Vec<(SessionRef, u64)>,
@@ -122,6 +127,8 @@ pub enum Place {
     Leased(SessionRef),
     /// Spilled by its coordinator: it comes again with the next arrival of its block.
     Spilled,
+    /// Its step waits for what others hold.
+    Blocked,
 }
 
 /// A pending token.
@@ -306,9 +313,9 @@ impl State {
     }
 
     /// Whether a token may leave before it is durable (rule 8): if it is lost, its saga is wide, and all that could
-    /// have run because of it is undone. So START, whose loss would leave no saga, may not, nor what aborts it before
-    /// it is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no lost
-    /// abort may cause.
+    /// have run because of it is undone. So START, whose loss would leave no saga, may not, nor what aborts an attempt
+    /// before that is durable; nor the RUN of the pivot, after which nothing is undone; nor the first UNDOs, which no
+    /// lost abort may cause.
     pub fn may_run_ahead(&self, token: TokenRef, durable_lsn: u64) -> bool {
         let token = &self.tokens[token];
         match token.kind {
@@ -316,7 +323,7 @@ impl State {
             _ if is_broken(Mutation::RevokedRunsAhead) && token.kind == Kind::Revoked => true,
             _ if is_broken(Mutation::PivotRunsAhead) && token.kind == Kind::Run => true,
             _ if is_broken(Mutation::FirstUndoRunsAhead) && token.kind == Kind::Undo => true,
-            Kind::Revoked => self.sagas[token.saga].oldest_lsn <= durable_lsn,
+            Kind::Revoked => self.sagas[token.saga].begun_lsn <= durable_lsn,
             Kind::Run => self.plan_of(token.saga).plan.pivot.map(u16::from) != Some(token.position),
             Kind::Undo => token.undo != token.done,
             _ => true,

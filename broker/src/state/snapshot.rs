@@ -73,7 +73,7 @@ pub struct SagaCopy {
     deadline_ms: U64,
     trace: [u8; 16],
     attempt: U32,
-    /// 1 undoing, 2 pivoted, 4 wide, 8 excepted from watermarks.
+    /// 1 undoing, 2 pivoted, 4 wide, 8 excepted from watermarks, 16 a victim.
     flags: U32,
 }
 
@@ -134,12 +134,14 @@ impl SagaCopy {
             wide: flags & 4 != 0,
             stuck: false,
             excepted: flags & 8 != 0,
+            victim: flags & 16 != 0,
             age: self.age.get(),
             deadline_ms: self.deadline_ms.get(),
             trace: self.trace,
             key_hash: self.key_hash.get(),
             digest: self.digest.get(),
             oldest_lsn: lsn,
+            begun_lsn: lsn,
             copy: None,
             timer: Timer::Queued,
             rounds: 0,
@@ -235,6 +237,7 @@ impl State {
         let undoing = u32::from(found.phase == Phase::Undoing);
         let is_excepted = found.excepted && !is_broken(Mutation::ExceptionNotCopied);
         let (pivoted, wide, excepted) = (u32::from(found.pivoted), u32::from(found.wide), u32::from(is_excepted));
+        let victim = u32::from(found.victim && !is_broken(Mutation::VictimForgotten));
         let copy = SagaCopy {
             id: found.id,
             plan: self.plans.get(found.plan).plan.fingerprint.into(),
@@ -244,7 +247,7 @@ impl State {
             deadline_ms: found.deadline_ms.into(),
             trace: found.trace,
             attempt: found.attempt.into(),
-            flags: (undoing | pivoted << 1 | wide << 2 | excepted << 3).into(),
+            flags: (undoing | pivoted << 1 | wide << 2 | excepted << 3 | victim << 4).into(),
         };
         item(out, SAGA, |out| {
             out.extend_from_slice(copy.as_bytes());

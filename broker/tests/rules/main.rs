@@ -11,6 +11,7 @@ mod bounds;
 mod follow;
 mod parked;
 mod peers;
+mod waiting;
 mod watermarks;
 
 use peers::{Got, World, carried, done, next, undone};

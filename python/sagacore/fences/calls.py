@@ -41,6 +41,8 @@ class Verdict(enum.IntEnum):
     DROP = 6
     REJECTED_UNCERTAIN = 7
     GAVE_UP_CLEAN = 8
+    BLOCKED = 9
+    VICTIM = 10
 
 
 class Phase(enum.IntEnum):

@@ -228,6 +228,16 @@ impl ClientCore {
         self.request(correlation, Request::new(Kind::Stuck))
     }
 
+    /// Asks for the deadlocks that were resolved, those with this number and higher ones, as many as fit.
+    ///
+    /// # Errors
+    /// `CorrelationUsed`.
+    pub fn deadlocks(&mut self, correlation: u64, from: u64) -> Result<(), ClientError> {
+        let mut request = Request::new(Kind::Deadlocks);
+        request.header.active = from.into();
+        self.request(correlation, request)
+    }
+
     /// Decides about a step that is stuck.
     ///
     /// # Errors
@@ -297,7 +307,9 @@ impl ClientCore {
             Kind::Result if OutcomeCode::from_code(code).is_none() => return Err(Fault::AnswerCode),
             Kind::Result => (self.awaited.remove(correlation), code, header.done.get()),
             Kind::Status => (self.hear_status(correlation, code)?, code, header.active.get()),
-            Kind::Cancel | Kind::Resolve | Kind::Stats | Kind::Stuck => (self.answered(correlation, kind)?, 0, 0),
+            Kind::Cancel | Kind::Resolve | Kind::Stats | Kind::Stuck | Kind::Deadlocks => {
+                (self.answered(correlation, kind)?, 0, 0)
+            }
             _ => return Err(Fault::AnswerKind),
         };
         if is_awaited {

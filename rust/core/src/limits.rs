@@ -126,6 +126,27 @@ pub const SERVICE_OUTBOX_BYTES_MAX: usize = 64 << 20;
 /// A message that a process cannot act on yet, for want of a plan or of room, is asked for again after this.
 pub const NOT_YET_MS: u64 = 200;
 
+/// The name of a resource that is held, in bytes of UTF-8.
+pub const RESOURCE_BYTES_MAX: usize = 200;
+/// Rows of holds and claims that a service keeps in memory; an action that asks for more is tried again later.
+pub const HOLD_ROWS_MAX: usize = 1 << 20;
+/// Those in its way that a waiting step names. If there are more, it asks again when these are out of the way.
+pub const HOLDERS_NAMED_MAX: usize = 16;
+/// Ended sagas that a service is told of with a RUN that waited.
+pub const FREED_MAX: usize = 10;
+/// What a service says of a step that must wait: two codes, the resource, and those in its way.
+pub const BLOCKED_BYTES_MAX: usize = 16 + RESOURCE_BYTES_MAX + HOLDERS_NAMED_MAX * 32;
+/// Waiting steps whose edges a broker keeps. With one more, the one that waits longest comes again after a while.
+pub const WAITERS_MAX: usize = 1 << 16;
+pub const WAIT_REFRESH_MS: u64 = 1_000;
+/// A step waits for what is being let go of, and the answer crossed that: it is delivered again after this.
+pub const WAIT_CROSSED_MS: u64 = 20;
+/// Attempts of a saga that loses deadlocks; the last one ends as compensated.
+pub const ATTEMPTS_MAX: u32 = 21;
+/// Resolved deadlocks that a broker remembers, and sagas of a cycle that it tells of.
+pub const DEADLOCKS_KEPT: usize = 1_000;
+pub const CYCLE_TOLD_MAX: usize = 32;
+
 /// Sagas whose outcome one client awaits before it asks its caller to wait; it takes no more than twice as many.
 pub const AWAITED_MAX: usize = 1 << 21;
 /// Questions that a client puts into one frame.
@@ -163,6 +184,10 @@ const _: () = {
     assert!(PARK_RECORD_BYTES + PARKED_BYTES_MAX <= FRAME_BYTES_MAX, "a record of copies is no larger than a frame");
     assert!(COPIES_CACHED * FRAME_BYTES_MAX <= 64 << 20, "what was read back stays small");
     assert!(RECALLED_AT_ONCE <= REPLAYED_MAX);
+    assert!(FREED_MAX * 20 <= KEY_BYTES_MAX, "a RUN that waited has room for it: the key's, which only START carries");
+    assert!(FREED_MAX <= HOLDERS_NAMED_MAX && RESOURCE_BYTES_MAX < 256 && HOLDERS_NAMED_MAX <= 16);
+    assert!(CYCLE_TOLD_MAX * (RESOURCE_BYTES_MAX + NAME_BYTES_MAX + 64) + 1024 <= MESSAGE_BYTES_MAX);
+    assert!(WAIT_CROSSED_MS <= WAIT_REFRESH_MS && WAIT_REFRESH_MS <= RETRY_LATER_MS_MAX);
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
     assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");
     assert!(DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX);

@@ -197,6 +197,31 @@ mutations! {
     ResultNotFromRow,
     /// A compensation is answered without being done.
     UndoSkipped,
+    // Holds, and who waits for them.
+    /// A call takes what an older saga waits for.
+    LockBarging,
+    /// What a step held is held though the step is compensated.
+    HoldSurvivesUndo,
+    /// A step past the pivot waits: service and broker see to that.
+    WaitsPastPivot,
+    /// Nobody looks whether the victim of a cycle may be aborted.
+    VictimUnchecked,
+    /// The oldest saga of a cycle gives way.
+    OldestIsVictim,
+    /// Nobody gives way.
+    DeadlockIgnored,
+    /// What is free is not handed on.
+    WakeForgotten,
+    /// Holders are out of the way before that is durable.
+    FreedBeforeDurable,
+    /// A victim does not begin again.
+    VictimNotRestarted,
+    /// The next attempt of a victim runs ahead of the record that begins it.
+    RestartRunsAhead,
+    /// A victim that is cancelled while it is undone begins again.
+    CancelledBeginsAgain,
+    /// After a restart of the broker a victim is one no more.
+    VictimForgotten,
     // What coordinators and sessions keep, and what a plan means.
     /// A coordinator forgets an arrival that it was given.
     ArrivalLost,

@@ -175,7 +175,7 @@ fn the_document_lists_all_codes_and_rules() {
     ];
     assert_eq!(flags.iter().fold(0, |all, (_, bit)| all | bit), Flags::ALL);
     flags.iter().for_each(|&(name, bit)| has([bit.to_string(), name.to_owned()]));
-    let sections = ["INPUT", "CAUSE", "KEY", "SKIPPED", "NAME", "TEXT", "DATA"];
+    let sections = ["INPUT", "CAUSE", "KEY", "SKIPPED", "NAME", "TEXT", "DATA", "FREED"];
     assert_eq!(sections.len(), usize::from(Section::END - Section::INPUT));
     (Section::INPUT..).zip(sections).for_each(|(section, name)| has([section.to_string(), name.to_owned()]));
     let named: BTreeSet<&str> = rows.iter().map(|row| row[0].as_str()).collect();
@@ -185,7 +185,7 @@ fn the_document_lists_all_codes_and_rules() {
 #[test]
 fn the_document_has_the_limits() {
     let rows = rows("docs/wire-format.md");
-    let limits: [(&str, u64); 18] = [
+    let limits: [(&str, u64); 22] = [
         ("steps of a saga", limits::STEPS_MAX as u64),
         ("a frame", limits::FRAME_BYTES_MAX as u64),
         ("a transaction", limits::TRANSACTION_BYTES_MAX as u64),
@@ -197,6 +197,10 @@ fn the_document_has_the_limits() {
         ("a name of a saga, a step or a service", limits::NAME_BYTES_MAX as u64),
         ("the user's key", limits::KEY_BYTES_MAX as u64),
         ("a reason", limits::REASON_BYTES_MAX as u64),
+        ("the name of a resource", limits::RESOURCE_BYTES_MAX as u64),
+        ("holders that a BLOCKED names", limits::HOLDERS_NAMED_MAX as u64),
+        ("sagas that a FREED names", limits::FREED_MAX as u64),
+        ("attempts of a saga", limits::ATTEMPTS_MAX.into()),
         ("a heartbeat", limits::HEARTBEAT_MS),
         ("heartbeats missed", limits::HEARTBEATS_MISSED_MAX),
         ("a broker's silence", limits::PATIENCE_MS),

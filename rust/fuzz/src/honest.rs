@@ -1,4 +1,5 @@
-//! Three sagas of honest peers, by the real cores: one ends well, one is rejected, and one waits until it is cancelled.
+//! Five sagas of honest peers, by the real cores: one ends well, one is rejected, one is put off until it is cancelled,
+//! and two wait for each other, so that one of them begins again.
 //! What they say, what the broker says to them and what it writes are the valid bytes that mutation begins with.
 
 use std::cell::LazyCell;
@@ -8,7 +9,7 @@ use sagacore_broker::{Broker, Config, Opened, Record};
 use sagacore_core::client::{Action, ClientCore, ClientOptions, Subject};
 use sagacore_core::coordinator::Coordinator;
 use sagacore_core::peer::{Peer, PeerOptions};
-use sagacore_core::wire::Role;
+use sagacore_core::wire::{Blocked, HoldMode, Holder, Role, WaitPolicy};
 use sagacore_core::worker::{Verdict, Worker, WorkerOptions};
 
 use crate::seeds;
@@ -17,6 +18,9 @@ pub const NOW_MS: u64 = 1_000;
 /// Who says something. The last one has no session and speaks only when a mutation makes it.
 pub const SENDERS: [&str; 6] = ["client", "coordinator", "service-0", "service-1", "service-2", "stranger"];
 const SERVICES: usize = 3;
+/// This step waits, the first time that it is asked for, in these two sagas.
+const CONTENDED: &str = "step-1";
+const CONTENDING: [u64; 2] = [4, 5];
 /// This step is rejected in the second saga, and put off in the third.
 const REJECTED: &str = "step-2";
 
@@ -60,6 +64,8 @@ struct Stage {
     workers: Vec<Worker>,
     told: Honest,
     queue: VecDeque<(u8, Vec<u8>)>,
+    /// Sagas that have waited.
+    waited: Vec<u64>,
 }
 
 fn play() -> Honest {
@@ -68,7 +74,7 @@ fn play() -> Honest {
     let client = ClientCore::new(ClientOptions { instance: 1, credit: 64, outbox_bytes_max: 1 << 20 });
     let coordinator = Coordinator::new(16, Peer::new(coordinator_options()));
     let workers = (0..SERVICES).map(|number| Worker::new(worker_options(number))).collect();
-    let mut stage = Stage { broker, client, coordinator, workers, told, queue: VecDeque::new() };
+    let mut stage = Stage { broker, client, coordinator, workers, told, queue: VecDeque::new(), waited: Vec::new() };
     stage.broker.synced(1, NOW_MS);
     stage.client.connect(NOW_MS);
     stage.coordinator.connect(NOW_MS);
@@ -82,6 +88,10 @@ fn play() -> Honest {
         begun.unwrap_or_else(|error| panic!("a saga: {error}"));
         stage.settle();
     }
+    let both = [(&b"order-4"[..], &b"\xc0"[..]), (b"order-5", b"\xc0")];
+    let begun = stage.client.start_batch(plan, both.into_iter(), 200, false);
+    begun.unwrap_or_else(|error| panic!("two sagas: {error}"));
+    stage.settle();
     stage.told.records.extend(copies(&mut stage.broker));
     stage.ask();
     stage.told.records.extend(copies(&mut stage.broker));
@@ -133,6 +143,7 @@ impl Stage {
             .and_then(|()| client.attach(104, Subject::Key(b"order-1")))
             .and_then(|()| client.stats(105))
             .and_then(|()| client.stuck(106))
+            .and_then(|()| client.deadlocks(110, 0))
             .and_then(|()| client.resolve(107, saga, 2, Action::Retry, "now", &[]))
             .and_then(|()| client.resolve(108, saga, 2, Action::Skip, "now", &[]))
             .and_then(|()| client.cancel(109, third, "changed my mind"));
@@ -189,8 +200,19 @@ impl Stage {
         worker.receive(frame, NOW_MS, &mut ready);
         while let Some(ready_now) = ready.pop() {
             let work = worker.work(ready_now.ticket).unwrap_or_else(|| panic!("{ready_now:?} does not run"));
+            let sequence = work.saga.sequence.get();
+            let other = CONTENDING.iter().find(|&&other| other != sequence).copied().unwrap_or_default();
+            let other = self.broker.state().saga_by_sequence(other).map(|saga| self.broker.state().sagas[saga].id);
+            let is_contended = format!("step-{}", work.step) == CONTENDED && CONTENDING.contains(&sequence);
+            let waits = is_contended && !work.undo && !self.waited.contains(&sequence);
+            let blocked = other.filter(|_| waits).map(|saga| {
+                self.waited.push(sequence);
+                let holders = vec![Holder { saga, attempt: 0, place: 0 }];
+                Blocked { policy: WaitPolicy::Detect, mode: HoldMode::Exclusive, resource: b"sku", holders }.write()
+            });
             let is_judged = format!("step-{}", work.step) == REJECTED;
-            let (verdict, payload): (Verdict, &[u8]) = match (work.undo, work.saga.sequence.get()) {
+            let (verdict, payload): (Verdict, &[u8]) = match (work.undo, sequence) {
+                _ if blocked.is_some() => (Verdict::Blocked, blocked.as_deref().unwrap_or_default()),
                 (true, _) => (Verdict::Undone, b"\xc0"),
                 (false, 2) if is_judged => (Verdict::Rejected, b"no"),
                 (false, 3) if is_judged => (Verdict::Retry, b"60000 not yet"),
@@ -214,8 +236,8 @@ mod tests {
         for record in &honest.records {
             broker.replay(record.kind, record.lsn, record.time_ms, &record.payload).unwrap_or_else(|no| panic!("{no}"));
         }
-        assert_eq!((broker.state().sagas.len(), broker.state().outcomes.len()), (0, 3));
-        assert_eq!((broker.state().counters.completed, broker.state().counters.compensated), (1, 2));
+        assert_eq!((broker.state().sagas.len(), broker.state().outcomes.len()), (0, 5));
+        assert_eq!((broker.state().counters.completed, broker.state().counters.compensated), (3, 2));
         assert!(honest.records.iter().any(|record| record.kind == RecordKind::Transactions));
         assert!(honest.records.iter().any(|record| record.kind == RecordKind::Copies && record.lsn > 1));
     }

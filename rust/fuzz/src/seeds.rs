@@ -47,7 +47,7 @@ fn header(kind: Kind, place: u16) -> Header {
 pub fn bodies() -> Vec<Vec<u8>> {
     let mut bodies = vec![b"\xde\x00\x01\x40\xc6\x00\x00\x00\x02ok".to_vec(), b"\x81\x40\xc5\x00\x02ok".to_vec()];
     for (keys, section_bytes) in
-        [(0..0, 0), (64..65, 0), (0..3, 20), (60..71, 2), (0..16, 3), (0..71, 1), (68..71, 300)]
+        [(0..0, 0), (64..65, 0), (0..3, 20), (60..72, 2), (0..16, 3), (0..72, 1), (68..72, 300)]
     {
         let mut body = Vec::new();
         let mut writer = BodyWriter::new(&mut body);

@@ -214,7 +214,7 @@ impl Broker {
 impl Broker {
     #[new]
     #[pyo3(signature = (*, directory, durability, visibility, segment_bytes, sync_interval_us, stuck_after_ms,
-                        outcomes_max, outcomes_ms, shard, secret, now_ms))]
+                        outcomes_max, outcomes_ms, shard, secret, now_ms, detect_deadlocks=true))]
     #[expect(clippy::too_many_arguments, reason = "keyword-only: one for each setting")]
     fn new(
         py: Python<'_>,
@@ -229,6 +229,7 @@ impl Broker {
         shard: u16,
         secret: [u8; 16],
         now_ms: u64,
+        detect_deadlocks: bool,
     ) -> PyResult<Self> {
         let durability = match durability {
             "sync" => Some(Durability::Sync),
@@ -250,7 +251,8 @@ impl Broker {
         let nonce = u64::from_le_bytes(*secret.first_chunk().unwrap_or(&[0; 8]));
         let log_config = LogConfig { segment_bytes, durability: durability.unwrap_or(Durability::Os), nonce };
         let record_bytes = RECORD_BYTES_MAX.min(log_config.payload_bytes_max() - RECORD_ROOM_BYTES);
-        let settings = Config { shard, visibility, outcomes: window, stuck_after_ms, ..Config::default() };
+        let settings =
+            Config { shard, visibility, outcomes: window, stuck_after_ms, detect_deadlocks, ..Config::default() };
         let core = Core::new(Config { record_bytes, secret, ..settings });
         let mut inner = Inner { core, record_bytes, log: None, looked_ms: 0, frames: Vec::new() };
         let recovered = match (directory, durability) {

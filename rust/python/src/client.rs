@@ -131,6 +131,10 @@ impl ClientCore {
         self.lock().stuck(correlation).map_err(misuse)
     }
 
+    fn deadlocks(&self, correlation: u64, from_number: u64) -> PyResult<()> {
+        self.lock().deadlocks(correlation, from_number).map_err(misuse)
+    }
+
     fn resolve(
         &self,
         correlation: u64,

@@ -5,6 +5,7 @@ mod broker;
 mod client;
 mod coordinator;
 mod fence;
+mod holds;
 mod log_dump;
 mod log_tools;
 mod plan;
@@ -25,6 +26,8 @@ mod _core {
     use super::coordinator::Coordinator;
     #[pymodule_export]
     use super::fence::{fence_on_run, fence_on_undo};
+    #[pymodule_export]
+    use super::holds::{HoldMisuse, Holds};
     #[pymodule_export]
     use super::log_dump::log_dump;
     #[pymodule_export]

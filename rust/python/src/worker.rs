@@ -2,12 +2,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pyo3::IntoPyObjectExt as _;
 use pyo3::create_exception;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use sagacore_core::peer::Link;
+use sagacore_core::wire::Holder;
 use sagacore_core::worker::{self, Ready, Verdict, WorkerOptions};
 use zerocopy::IntoBytes;
 
@@ -15,6 +17,9 @@ create_exception!(sagacore._core, WorkerMisuse, PyValueError, "A call that a wor
 
 /// A frame takes long enough to let other threads of the interpreter run from this on.
 const DETACHED_BYTES: usize = 64 * 1024;
+
+/// Sagas that have ended, each with the last attempt whose holds are free.
+type Freed<'py> = Vec<(Bound<'py, PyBytes>, u32)>;
 
 /// Log, boot, record, by class a sequence, and the exceptions.
 type Told = (u64, u64, u64, Vec<u64>, Vec<u64>);
@@ -113,22 +118,26 @@ impl Worker {
             let work = inner.core.work(ticket).ok_or_else(not_running)?;
             let results = (0..).map_while(|place| inner.core.result(ticket, place));
             let results: Vec<_> = results.map(|result| PyBytes::new(py, result)).collect();
+            let freed: Freed<'_> =
+                work.freed.iter().map(|freed| (PyBytes::new(py, freed.saga.as_bytes()), freed.attempt.get())).collect();
+            let freed = PyTuple::new(py, freed)?;
             let key = std::str::from_utf8(&work.idempotency_key).unwrap_or_default();
-            let work = (
-                work.ticket,
-                work.undo,
-                work.step,
-                PyBytes::new(py, work.saga.as_bytes()),
-                work.attempt,
-                work.deliveries,
-                work.deadline_ms,
-                key,
-                PyBytes::new(py, inner.core.input(ticket)),
-                PyTuple::new(py, results)?,
-                work.result_bytes_max,
-                (work.phase as u8, work.log, work.class),
-            );
-            work.into_pyobject(py)
+            let columns = [
+                work.ticket.into_bound_py_any(py)?,
+                work.undo.into_bound_py_any(py)?,
+                work.step.into_bound_py_any(py)?,
+                PyBytes::new(py, work.saga.as_bytes()).into_any(),
+                work.attempt.into_bound_py_any(py)?,
+                work.deliveries.into_bound_py_any(py)?,
+                work.deadline_ms.into_bound_py_any(py)?,
+                key.into_bound_py_any(py)?,
+                PyBytes::new(py, inner.core.input(ticket)).into_any(),
+                PyTuple::new(py, results)?.into_any(),
+                work.result_bytes_max.into_bound_py_any(py)?,
+                (work.phase as u8, work.log, work.class).into_bound_py_any(py)?,
+                (work.place, work.age, freed, work.wounded).into_bound_py_any(py)?,
+            ];
+            PyTuple::new(py, columns)
         };
         tickets.iter().map(work).collect()
     }
@@ -173,6 +182,13 @@ impl Worker {
         Some((told.log, told.boot, told.as_of_lsn, told.marks.to_vec(), told.exceptions.clone()))
     }
 
+    /// With the fence in memory: steps that were undone without a call, as (saga, attempt, place).
+    fn take_let_go<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, u32, u16)> {
+        let let_go = self.lock().core.take_let_go();
+        let named = |step: &Holder| (PyBytes::new(py, step.saga.as_bytes()), step.attempt, step.place);
+        let_go.iter().map(named).collect()
+    }
+
     #[getter]
     fn is_ready(&self) -> bool {
         self.lock().core.is_ready()
@@ -198,6 +214,7 @@ impl Worker {
             ("undone", stats.undone),
             ("retried", stats.retried),
             ("dropped", stats.dropped),
+            ("blocked", stats.blocked),
             ("stale", stats.stale),
             ("refused", stats.refused),
             ("malformed", stats.malformed),

@@ -5,6 +5,7 @@
 //! that fails is replayed by its number.
 
 mod checks;
+mod contention;
 mod disk;
 mod env;
 mod faults;

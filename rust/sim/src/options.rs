@@ -3,6 +3,7 @@
 
 use sagacore_broker::{ParkingBounds, WatermarkBounds};
 
+use crate::contention::Contention;
 use crate::plans::Definition;
 use crate::random::Random;
 
@@ -181,6 +182,7 @@ pub struct Options {
     /// Time between two faults, about.
     pub fault_every_ms: u64,
     pub behaviour: Behaviour,
+    pub contention: Contention,
     /// Orders, of 10,000, that their client cancels while they run.
     pub cancel: u64,
     /// Clocks begin at different times and do not run equally fast.
@@ -199,6 +201,8 @@ impl Options {
         let is_calm = profile == Profile::Calm;
         let (watermarks, long_pause_us) = watermarks(seed, profile);
         let services = service_options(&mut random, profile);
+        let services_count = services.len();
+        let is_long = matches!(profile, Profile::Calm | Profile::Poisoned);
         let plans = plans(&mut random, services.len(), profile);
         let faults = chosen_faults(&mut random, profile);
         let load_ms = random.magnitude(50, if profile == Profile::Crowded { 400 } else { 8_000 });
@@ -244,6 +248,7 @@ impl Options {
             long_pause_us,
             outcomes_max: if is_calm || random.chance(8_000) { 1 << 20 } else { random.magnitude(4, 64) as usize },
             behaviour: behaviour(&mut random, profile),
+            contention: Contention::of(seed, services_count, if is_calm { 3_000 } else { 4_000 }, is_long),
             fault_every_ms: if profile == Profile::Racing {
                 random.magnitude(20, 100)
             } else {
@@ -260,10 +265,12 @@ impl Options {
         }
     }
 
-    /// Whether nothing at all goes wrong: then every saga takes just the messages that its plan says.
+    /// Whether nothing at all goes wrong, and no saga waits for another: then every saga takes just the messages that
+    /// its plan says.
     pub fn is_calm(&self) -> bool {
         let Behaviour { reject: _, fail, fail_after, late, hang, slow, crash, stuck, poison } = self.behaviour;
-        self.faults.is_empty() && fail + fail_after + late + hang + slow + crash + stuck + poison + self.cancel == 0
+        let is_alone = self.faults.is_empty() && self.contention.rate == 0;
+        is_alone && fail + fail_after + late + hang + slow + crash + stuck + poison + self.cancel == 0
     }
 }
 

@@ -108,6 +108,22 @@ situations! {
     SagaReadBack,
     /// A start found so many copies in the log that it parked some.
     ParkedInReplay,
+    /// A step had to wait for what another saga held.
+    Waited,
+    /// What a saga that had ended held was taken over.
+    TakenOver,
+    /// Of sagas that waited for each other, one gave way.
+    Deadlocked,
+    /// An older saga did not wait for a younger one.
+    Wounded,
+    /// Sagas waited for each other at their pivots, and one said no.
+    PivotGaveWay,
+    /// A victim was cancelled while it was undone.
+    VictimCancelled,
+    /// A victim began again.
+    Restarted,
+    /// And completed then.
+    RestartCompleted,
 }
 
 /// How often each was reached.

@@ -38,7 +38,7 @@ impl State {
             let Some(sequence) = self.parked.replayed.pop_front() else { return };
             let Some(saga) = self.saga_by_sequence(sequence) else { continue };
             let tokens = self.tokens_of(saga).count();
-            if tokens <= PARKED_TOKENS_MAX && self.is_copied(saga, u64::MAX) {
+            if tokens <= PARKED_TOKENS_MAX && self.is_copied(saga, u64::MAX) && !self.sagas[saga].victim {
                 let is_due = self.tokens_of(saga).any(|token| self.tokens[token].kind.is_for_coordinator());
                 let arrivals = if is_due { Arrivals::Due } else { Arrivals::None };
                 self.park(saga, Waits { arrivals, deliveries: 1, unanswered: 0 });

@@ -19,7 +19,7 @@ use sagacore_core::wire::Kind;
 use super::{At, CopyPlace, Place, Saga, SagaRef, SessionRef, State, Timer, Token, TokenRef};
 use crate::log::ReadBack;
 use sequences::Sequences;
-use stubs::{EXCEPTED, EXPIRED, STUCK, Stub, Stubs, TIMED, TURNED, WIDE};
+use stubs::{AGAIN, EXCEPTED, EXPIRED, STUCK, Stub, Stubs, TIMED, TURNED, WIDE};
 
 /// Where the arrivals of a parked saga are: the tokens that are for a coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Waits {
 pub struct ParkedSaga {
     pub sequence: u64,
     pub plan: u32,
+    /// 0, or 1 for any other.
+    pub attempt: u32,
     /// It turned round, or passed its pivot.
     pub has_turned: bool,
 }
@@ -223,6 +225,14 @@ impl State {
         self.saga_by_sequence(sequence).is_some() || self.is_parked(sequence)
     }
 
+    /// Whether this attempt of a saga runs. Of one that is parked it is only known whether that is its first one.
+    pub fn runs_attempt(&self, sequence: u64, attempt: u32) -> bool {
+        match self.saga_by_sequence(sequence) {
+            Some(saga) => self.sagas[saga].attempt == attempt,
+            None => self.stub(sequence).is_some_and(|stub| (stub.flags & AGAIN != 0) == (attempt > 0)),
+        }
+    }
+
     /// Whether a running saga is listed as stuck.
     pub fn is_stuck(&self, sequence: u64) -> bool {
         match self.saga_by_sequence(sequence) {
@@ -269,6 +279,7 @@ impl State {
         self.parked.stubs.iter().map(|(sequence, stub)| ParkedSaga {
             sequence,
             plan: u32::from(stub.plan.get()),
+            attempt: u32::from(stub.flags & AGAIN != 0),
             has_turned: stub.flags & TURNED != 0,
         })
     }
@@ -276,6 +287,9 @@ impl State {
     /// What is volatile in a saga, if it only waits: its steps in their queues, its arrivals with the owner of its
     /// slice or spilled. One that was handed out moves; so does one that is not durable.
     pub fn waits(&self, saga: SagaRef, owner: Option<SessionRef>) -> Option<Waits> {
+        if self.sagas[saga].victim {
+            return None; // It begins again soon, under the deadline that it has.
+        }
         let mut waits = Waits { arrivals: Arrivals::None, deliveries: 0, unanswered: 0 };
         let (mut steps, mut tokens) = (None, 0);
         for token in self.tokens_of(saga) {
@@ -344,7 +358,14 @@ impl State {
                 }
             }
         }
-        let bits = [(found.stuck, STUCK), (found.excepted, EXCEPTED), (found.wide, WIDE), (has_turned, TURNED)];
+        let again = found.attempt > 0;
+        let bits = [
+            (found.stuck, STUCK),
+            (found.excepted, EXCEPTED),
+            (found.wide, WIDE),
+            (has_turned, TURNED),
+            (again, AGAIN),
+        ];
         flags |= bits.into_iter().filter(|&(is_so, _)| is_so).fold(0, |all, (_, bit)| all | bit);
         let (session, correlation) = match found.attached.as_slice() {
             &[(session, correlation)] => (session.data().as_ffi(), correlation),

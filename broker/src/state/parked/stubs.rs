@@ -3,7 +3,8 @@
 //! ```text
 //! offset size field
 //!      0    1 low           the last bits of its sequence; the page has the others
-//!      1    1 flags         1 stuck, 2 excepted, 4 wide, 8 turned, 16 its deadline is kept, 32 it has passed
+//!      1    1 flags         1 stuck, 2 excepted, 4 wide, 8 turned, 16 its deadline is kept, 32 it has passed,
+//!                          64 it was a victim, and began again
 //!      2    1 arrivals      none, spilled, leased or due
 //!      3    1 tokens        how many it has
 //!      4    1 deliveries    of each RUN or UNDO
@@ -35,6 +36,8 @@ pub const TURNED: u8 = 8;
 pub const TIMED: u8 = 16;
 /// Its deadline has passed, and changed nothing.
 pub const EXPIRED: u8 = 32;
+/// Not its first attempt.
+pub const AGAIN: u8 = 64;
 
 /// See the module's drawing. Unaligned: nothing pads it.
 #[derive(Debug, Clone, Copy)]

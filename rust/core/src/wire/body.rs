@@ -29,8 +29,10 @@ impl Section {
     pub const NAME: u8 = 68;
     pub const TEXT: u8 = 69;
     pub const DATA: u8 = 70;
+    /// Of a RUN that waited: sagas that stood in its way and have ended; see `Freed`.
+    pub const FREED: u8 = 71;
     /// One more than the last.
-    pub const END: u8 = 71;
+    pub const END: u8 = 72;
 }
 
 /// Sections that a body may have.

@@ -76,7 +76,7 @@ impl Flags {
     pub const WIDE: u16 = 1;
     /// The pivot is done: no abort any more.
     pub const PIVOTED: u16 = 2;
-    /// Lost a deadlock. Reserved.
+    /// RUN of the pivot: it lost a deadlock, and must not wait again but say no.
     pub const WOUNDED: u16 = 4;
     /// FAIL: the step had no effect, then or ever. Else it may have run.
     pub const CLEAN: u16 = 8;

@@ -48,8 +48,9 @@ codes! {
         Spill = 11,
         /// service -> broker: deliver this again after so long.
         RetryLater = 12,
-        /// Reserved for waiting and deadlock: not accepted yet.
+        /// service -> broker: the step must wait for what others hold; see `Blocked`.
         Blocked = 13,
+        /// Reserved for waiting across shards: not accepted yet.
         Wake = 14,
         Probe = 15,
         /// operator -> broker: retry, skip or resolve a stuck step.
@@ -70,12 +71,14 @@ codes! {
         Refused = 23,
         /// operator -> broker: counters; and the answer.
         Stats = 24,
-        /// Reserved for the next attempt of a victim: not accepted yet.
+        /// In the log: a victim is undone, and begins again as its next attempt.
         Restart = 25,
         /// operator -> broker: the sagas that are stuck; and the answer. In the log: no watermark waits for this one.
         Stuck = 26,
         /// broker -> service: up to where every saga has ended; see `crate::watermark`.
         Watermark = 27,
+        /// operator -> broker: the deadlocks that were resolved; and the answer.
+        Deadlocks = 28,
     }
 }
 
@@ -109,7 +112,7 @@ codes! {
         Cancelled = 4,
         /// A message was delivered more often than the limit without an answer.
         DeliveryLimit = 5,
-        /// It lost a deadlock: reserved.
+        /// It lost a deadlock, or what it held was wanted by an older saga: it begins again.
         Victim = 6,
     }
 }
@@ -170,5 +173,27 @@ codes! {
         Unsupported = 14,
         /// No new saga whose deadline is of this class now: its watermark is held back. Try again later.
         ClassFull = 15,
+    }
+}
+
+codes! {
+    /// How a hold is shared.
+    HoldMode: u8 {
+        /// By nobody.
+        Exclusive = 0,
+        /// By all who ask so.
+        Shared = 1,
+        /// A pool: as many as it has.
+        Counted = 2,
+    }
+}
+
+codes! {
+    /// What a service does about sagas that wait for each other.
+    WaitPolicy: u8 {
+        /// They wait; of a cycle, the youngest gives way.
+        Detect = 0,
+        /// An older one does not wait for a younger one, which gives way.
+        WoundWait = 1,
     }
 }

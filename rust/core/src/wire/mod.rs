@@ -10,12 +10,14 @@ mod header;
 mod kind;
 mod message;
 mod transaction;
+mod waiting;
 
 pub use body::{BodyWriter, Section, Sections};
 pub use header::{Flags, HEADER_BYTES, Header, MAC_BYTES, SagaId};
-pub use kind::{CauseCode, Kind, OutcomeCode, Refusal, Role, StatusCode};
+pub use kind::{CauseCode, HoldMode, Kind, OutcomeCode, Refusal, Role, StatusCode, WaitPolicy};
 pub use message::{Message, write_encoded, write_message};
 pub use transaction::{KEY_BYTES, Key, TRANSACTION_HEADER_BYTES, Transaction, TransactionWriter, Transactions};
+pub use waiting::{Blocked, Freed, Holder, SAGA_ID_BYTES};
 
 /// The version of the format that this code writes and the only one that it reads.
 pub const VERSION: u8 = 1;

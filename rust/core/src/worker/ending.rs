@@ -10,7 +10,7 @@ use super::running::Entry;
 use super::{IDEMPOTENCY_KEY_BYTES, Misuse, Phase, Verdict, send};
 use crate::limits::REASON_BYTES_MAX;
 use crate::mutation::{Mutation, is_broken};
-use crate::wire::{CauseCode, Header};
+use crate::wire::{Blocked, CauseCode, Header};
 
 /// What becomes of an action's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub(super) enum Ending {
     Done,
     Fail { code: CauseCode, is_clean: bool },
     Later { delay_ms: u64 },
+    Blocked,
     Nothing,
 }
 
@@ -34,6 +35,11 @@ pub(super) fn ending(
         Verdict::Retry => return Ok(Ending::Later { delay_ms: retry(payload)?.0 }),
         Verdict::Drop => return Ok(Ending::Nothing),
         Verdict::Undone => return Err(Misuse::ActionVerdict),
+        Verdict::Blocked if phase == Phase::Past && !is_broken(Mutation::WaitsPastPivot) => {
+            return Err(Misuse::BlockedPastPivot);
+        }
+        Verdict::Blocked => return Blocked::read(payload).map(|_| Ending::Blocked).ok_or(Misuse::Blocked),
+        Verdict::Victim => (CauseCode::Victim, !entry.was_tried),
         Verdict::Rejected => (CauseCode::Rejected, !entry.was_tried),
         Verdict::RejectedUncertain => (CauseCode::Rejected, is_broken(Mutation::UncertainRejectionClean)),
         Verdict::GaveUp => (CauseCode::GaveUp, false),

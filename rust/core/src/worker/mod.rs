@@ -13,20 +13,24 @@
 //! A lost session changes nothing here: what runs goes on, and its transaction is sent in the next session. If the
 //! broker has given the message to somebody else meanwhile, one of the two transactions is stale.
 
+mod clock;
 mod ending;
 mod plans;
 mod running;
 mod send;
 mod types;
 
-use crate::fence::{Admission, Doing, Event, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo};
+use crate::fence::{
+    Admission, Doing, Event, FenceKey, MemoryRows, OnRun, OnUndo, RowState, on_arrival, on_run, on_undo,
+};
 use crate::limits::{FENCE_ANSWER_BYTES_MAX, FENCE_FORGET_MAX, FENCE_ROWS_MAX, NOT_YET_MS, SERVICE_OUTBOX_BYTES_MAX};
 use crate::mutation::{Mutation, is_broken};
 use crate::peer::{Heard, Link, Peer, PeerOptions};
 use crate::watermark::Watermark;
-use crate::wire::{CauseCode, Header, Kind, Message, Refusal, Role, Section, Transactions};
+use crate::wire::{CauseCode, Flags, Freed, Header, Holder, Kind, Message, Refusal, Role, Section, Transactions};
+use clock::Clock;
 use ending::{Ending, cut, ending, idempotency_key, retry};
-use plans::{KnownPlan, Plans};
+use plans::Plans;
 use running::{Running, Taken, key_of};
 
 pub use plans::Phase;
@@ -45,17 +49,11 @@ pub struct Worker {
     is_news: bool,
     clock: Clock,
     session: u32,
+    /// With the fence in memory: steps that were undone without a call, and may have left a claim.
+    let_go: Vec<Holder>,
     /// Deliveries of this session that are finished and whose credit is not given back yet.
     owed: u64,
     stats: WorkerStats,
-}
-
-/// Times that are not `now_ms`.
-#[derive(Debug, Default)]
-struct Clock {
-    now_ms: u64,
-    /// What to add to `now_ms` for the broker's time, once it has told.
-    broker_ahead_ms: Option<i64>,
 }
 
 impl Worker {
@@ -79,6 +77,7 @@ impl Worker {
             is_news: false,
             clock: Clock::default(),
             session: 0,
+            let_go: Vec::new(),
             owed: 0,
             stats: WorkerStats::default(),
         }
@@ -151,6 +150,12 @@ impl Worker {
     /// what is stored before it does anything: this process may have been paused while another one went on.
     pub fn take_watermark(&mut self) -> Option<&Watermark> {
         std::mem::take(&mut self.is_news).then_some(&self.told)
+    }
+
+    /// With the fence in memory: steps that were answered as undone without a call since this was asked last. What
+    /// they claim, from when they had to wait, is to be let go of.
+    pub fn take_let_go(&mut self) -> Vec<Holder> {
+        std::mem::take(&mut self.let_go)
     }
 
     pub fn is_ready(&self) -> bool {
@@ -359,6 +364,10 @@ impl Worker {
             OnUndo::LeaveTombstone | OnUndo::AnswerUndone => {
                 let plan = &self.plans.get(entry.plan).plan;
                 send::undone(&mut self.peer, plan, &entry.header);
+                if self.stats.blocked > 0 {
+                    let FenceKey { saga, attempt, step } = key;
+                    self.let_go.push(Holder { saga, attempt, place: u16::from(step) });
+                }
                 false
             }
         }
@@ -398,6 +407,10 @@ impl Worker {
             phase: known.phase(header.place.get()),
             log: entry.log,
             class: known.class,
+            place: header.place.get(),
+            age: header.age.get(),
+            freed: Freed::read_all(entry.sections().get(Section::FREED).unwrap_or_default()).to_vec(),
+            wounded: header.has(Flags::WOUNDED),
         })
     }
 
@@ -410,7 +423,7 @@ impl Worker {
         }
         let phase = known.phase(entry.header.place.get());
         let ending = ending(verdict, payload, entry, phase, self.options.memory_fence)?;
-        if self.options.memory_fence && ending != Ending::Nothing {
+        if self.options.memory_fence && !matches!(ending, Ending::Nothing | Ending::Blocked) {
             let event = match ending {
                 Ending::Done => Event::Succeeded,
                 Ending::Fail { is_clean: true, .. } => Event::RejectedCleanly,
@@ -435,6 +448,10 @@ impl Worker {
                 self.stats.retried += 1;
                 let reason = if verdict == Verdict::Retry { retry(payload)?.1 } else { payload };
                 send::later(peer, &entry.header, delay_ms, reason);
+            }
+            Ending::Blocked => {
+                self.stats.blocked += 1;
+                send::blocked(peer, &entry.header, payload);
             }
             Ending::Nothing => self.stats.dropped += 1,
         }
@@ -470,19 +487,5 @@ impl Worker {
         if let Some(waiting) = self.running.end(at) {
             self.begin(waiting, ready);
         }
-    }
-}
-
-impl Clock {
-    /// How long until a message's deadline: at most what its plan gives a saga, and that where it is not known.
-    fn remaining_ms(&self, header: &Header, known: &KnownPlan) -> u64 {
-        let deadline_ms = header.deadline_ms.get();
-        if deadline_ms == 0 {
-            return 0;
-        }
-        self.broker_ahead_ms.map_or(known.plan.deadline_ms, |ahead_ms| {
-            let broker_now_ms = self.now_ms.saturating_add_signed(ahead_ms);
-            deadline_ms.saturating_sub(broker_now_ms).min(known.plan.deadline_ms)
-        })
     }
 }

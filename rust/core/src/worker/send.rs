@@ -93,6 +93,16 @@ pub(super) fn later(peer: &mut Peer, delivered: &Header, delay_ms: u64, reason: 
     });
 }
 
+/// A step must wait for what others hold: its message stays with the broker until they are out of the way.
+pub(super) fn blocked(peer: &mut Peer, delivered: &Header, data: &[u8]) {
+    let header = following(delivered, Kind::Blocked, delivered.place.get());
+    peer.transact(|transaction| {
+        transaction.consume(&Key::of(delivered)).publish_with(header, |out| {
+            out.section(Section::DATA, data);
+        });
+    });
+}
+
 /// How long to wait after so many deliveries.
 pub(super) fn backoff_ms(deliveries: u16) -> u64 {
     BACKOFF_LAST_MS.min(BACKOFF_FIRST_MS << deliveries.min(16))
@@ -107,8 +117,9 @@ fn write_results(out: &mut BodyWriter<'_>, body: Sections<'_>, carry: u64, step:
         {
             out.section(step, result);
         }
-        let is_carried = usize::from(key) >= STEPS_MAX || (key != step && carry & (1 << key) != 0);
-        if is_carried {
+        let is_read = usize::from(key) >= STEPS_MAX || (key != step && carry & (1 << key) != 0);
+        // Who stood in the way of this step is nobody else's business.
+        if is_read && key != Section::FREED {
             out.section(key, value);
         }
     }

@@ -1,7 +1,7 @@
 //! What a worker is told and what it asks for.
 
 use super::Phase;
-use crate::wire::SagaId;
+use crate::wire::{Freed, SagaId};
 
 /// Bytes of an idempotency key: 16 bytes as lower-case hexadecimal.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 32;
@@ -60,6 +60,13 @@ pub struct Work {
     /// The broker's log that the saga is in, and the class of its deadline: which watermark it is judged by.
     pub log: u64,
     pub class: usize,
+    /// The step's number in its plan, and the age of its saga: what it holds is told apart by them.
+    pub place: u16,
+    pub age: u64,
+    /// Sagas that stood in its way and have ended: what they hold is free.
+    pub freed: Vec<Freed>,
+    /// It lost a deadlock at its pivot: it must not wait again, but end as a `Victim`.
+    pub wounded: bool,
 }
 
 /// How a piece of work ended. The payload of `finish` is named beside each.
@@ -82,6 +89,10 @@ pub enum Verdict {
     RejectedUncertain = 7,
     /// The action failed too often, and the fence is sure that nothing took effect: the reason.
     GaveUpClean = 8,
+    /// The action had no effect and waits for what others hold: the section DATA of a BLOCKED.
+    Blocked = 9,
+    /// The action was wounded, had no effect and will have none: the reason.
+    Victim = 10,
 }
 
 impl Verdict {
@@ -95,6 +106,8 @@ impl Verdict {
             Self::Drop,
             Self::RejectedUncertain,
             Self::GaveUpClean,
+            Self::Blocked,
+            Self::Victim,
         ];
         all.get(usize::from(code.checked_sub(1)?)).copied()
     }
@@ -111,6 +124,10 @@ pub enum Misuse {
     CompensationVerdict,
     #[error("result: {bytes} bytes, and the plan allows {bytes_max}; check it before it is committed")]
     ResultSize { bytes: usize, bytes_max: usize },
+    #[error("blocked: the payload names a policy, a mode, a resource and those in the way, or breaks their bounds")]
+    Blocked,
+    #[error("blocked: past the pivot nothing waits; take what the step needs at the pivot or before")]
+    BlockedPastPivot,
     #[error("retry: the payload must begin with the delay in milliseconds, in decimal digits")]
     Delay,
 }
@@ -133,6 +150,8 @@ pub struct WorkerStats {
     pub undone: u64,
     pub retried: u64,
     pub dropped: u64,
+    /// Actions that must wait for what others hold.
+    pub blocked: u64,
     /// Our transactions that came too late.
     pub stale: u64,
     /// Our transactions that the broker refused for any other reason.

@@ -120,7 +120,7 @@ fn keys() -> Vec<Broken> {
         kind("key-kind-fail", "A FAIL is never pending.", Kind::Fail),
         kind("key-kind-result", "A RESULT is never pending.", Kind::Result),
         broken("key.kind", "key-kind-0", "No kind has code 0.", with(KEY + 20, &[0])),
-        broken("key.kind", "key-kind-28", "No kind has code 28.", with(KEY + 20, &[28])),
+        broken("key.kind", "key-kind-29", "No kind has code 29.", with(KEY + 20, &[29])),
         broken("key.reserved", "key-reserved", "Byte 21 of the key is not 0.", with(KEY + 21, &[1])),
         broken("key.reserved", "key-reserved-saga", "Byte 14 of the key is not 0.", with(KEY + 14, &[1])),
     ]
@@ -160,7 +160,7 @@ fn messages() -> Vec<Broken> {
         }),
         broken(length, "mac-length-largest", "A MAC of 65535 bytes.", with(body_length + 4, &[0xff, 0xff])),
         broken("message.kind", "message-kind-0", "No kind has code 0.", with(HEADER + 5, &[0])),
-        broken("message.kind", "message-kind-28", "No kind has code 28.", with(HEADER + 5, &[28])),
+        broken("message.kind", "message-kind-29", "No kind has code 29.", with(HEADER + 5, &[29])),
         broken("message.kind", "message-kind-255", "Nor 255.", with(HEADER + 5, &[0xff])),
     ]
 }
@@ -197,9 +197,9 @@ fn maps() -> Vec<Broken> {
         broken(rule, "body-map16-cut", "map16 without its count.", with_body(b"\xde\x00")),
         broken(
             rule,
-            "body-map16-72",
-            "72 sections.",
-            with_body(&[&b"\xde\x00\x48"[..], &b"\x00\xc4\x00".repeat(72)].concat()),
+            "body-map16-73",
+            "73 sections.",
+            with_body(&[&b"\xde\x00\x49"[..], &b"\x00\xc4\x00".repeat(73)].concat()),
         ),
         broken(rule, "body-map16-65535", "65535 sections.", with_body(b"\xde\xff\xff\x00\xc4\x01a")),
     ]
@@ -210,7 +210,7 @@ fn sections() -> Vec<Broken> {
     vec![
         broken(key, "keys-descend", "65, then 64.", with_body(b"\x82\x41\xc4\x01a\x40\xc4\x01b")),
         broken(key, "keys-repeat", "64, then 64.", with_body(b"\x82\x40\xc4\x01a\x40\xc4\x01b")),
-        broken(key, "key-71", "One more than the last section.", with_body(b"\x81\x47\xc4\x01a")),
+        broken(key, "key-72", "One more than the last section.", with_body(b"\x81\x48\xc4\x01a")),
         broken(key, "key-127", "The largest small integer.", with_body(b"\x81\x7f\xc4\x01a")),
         broken(key, "key-uint8", "64, longer than need be.", with_body(b"\x81\xcc\x40\xc4\x01a")),
         broken(key, "key-negative", "-1.", with_body(b"\x81\xff\xc4\x01a")),

@@ -8,6 +8,7 @@ pub mod json;
 pub mod plans;
 pub mod sagas;
 pub mod sessions;
+pub mod waiting;
 
 use sagacore_core::plan::fingerprint;
 use sagacore_core::wire::{Flags, Header, Key, Kind, SagaId};
@@ -56,7 +57,8 @@ pub struct Broken {
 
 /// All valid frames.
 pub fn vectors() -> Vec<Vector> {
-    [sessions::vectors(), clients::vectors(), sagas::vectors(), forms::vectors()].into_iter().flatten().collect()
+    let all = [sessions::vectors(), clients::vectors(), sagas::vectors(), waiting::vectors(), forms::vectors()];
+    all.into_iter().flatten().collect()
 }
 
 /// The user's key, the input and the results of the example: MessagePack maps.

@@ -78,7 +78,7 @@ fn message(bytes: &[u8]) -> Result<(MessageModel, usize), Rule> {
     let parts = 128 + body_length + mac_length;
     let adds_up = length == parts.next_multiple_of(8) && (mac_length == 0 || mac_length == 16);
     require(adds_up && length <= 65_536, "message.length")?;
-    require((1..=27).contains(&bytes[5]), "message.kind")?;
+    require((1..=28).contains(&bytes[5]), "message.kind")?;
     let is_reserved_zero = is_zero(&bytes[22..24]) && is_zero(&bytes[110..128]);
     require(is_reserved_zero && bytes[7] == 0, "message.reserved")?;
     require(length <= bytes.len(), "message.truncated")?;
@@ -97,7 +97,7 @@ fn body(bytes: &[u8]) -> Result<Vec<(u8, Vec<u8>)>, Rule> {
         0xde if bytes.len() >= 3 => (big(&bytes[1..3]) as usize, 3),
         _ => return Err("body.map"),
     };
-    require(count <= 71, "body.map")?;
+    require(count <= 72, "body.map")?;
     for _ in 0..count {
         let key = *bytes.get(at).ok_or("body.section")?;
         require(key < 128, "body.key")?;
@@ -112,7 +112,7 @@ fn body(bytes: &[u8]) -> Result<Vec<(u8, Vec<u8>)>, Rule> {
         let length = big(&bytes[at + 2..value]) as usize;
         require(length <= 16_384 || key == 69 || key == 70, "body.section")?;
         require(value + length <= bytes.len(), "body.section")?;
-        require(key < 71 && sections.last().is_none_or(|(last, _)| *last < key), "body.key")?;
+        require(key < 72 && sections.last().is_none_or(|(last, _)| *last < key), "body.key")?;
         sections.push((key, bytes[value..value + length].to_vec()));
         at = value + length;
     }

@@ -6,4 +6,5 @@ mod compensations;
 mod process;
 mod sessions;
 mod steps;
+mod waiting;
 mod watermarks;

@@ -13,7 +13,7 @@ use crate::situations::Situation;
 #[derive(Debug, Default)]
 pub struct Ahead {
     /// Tokens in records that were handed to the log in this boot.
-    written: BTreeSet<(SagaKey, Name)>,
+    written: BTreeSet<(SagaKey, u32, Name)>,
     /// Of each boot that the log speaks of, its first record, and whether tokens may run ahead.
     boots: Vec<(u64, bool)>,
     /// Something ran ahead at some time.
@@ -51,7 +51,8 @@ impl Ahead {
                     Kind::Fail | Kind::Revoked => (Kind::Revoked, 0),
                     kind => (kind, message.header.place.get()),
                 };
-                self.written.insert((saga_key(message.header.saga), (kind.code(), place)));
+                let attempt = message.header.attempt.get();
+                self.written.insert((saga_key(message.header.saga), attempt, (kind.code(), place)));
             }
             rest = after;
         }
@@ -79,7 +80,7 @@ impl Checks {
         for (&key, saga) in self.history.sagas.iter_mut().filter(|(_, saga)| saga.ended.is_none()) {
             saga.is_wide = true;
             let count = self.models[saga.plan].count;
-            let is_lost = |step: &usize| !saga.published_run(*step) && self.ledger.is_there((key, 0, *step));
+            let is_lost = |step: &usize| !saga.published_run(*step) && self.ledger.is_there((key, saga.attempt, *step));
             if (0..count).any(|step| is_lost(&step)) {
                 self.situations.reach(Situation::LostRunTookEffect);
             }
@@ -97,7 +98,10 @@ impl Checks {
             "{kind:?} {place} of {} leaves, and is not durably pending",
             header.saga
         );
-        let name = (saga_key(header.saga), (kind.code(), place));
+        let attempt = header.attempt.get();
+        let is_durable = saga.is_some_and(|saga| saga.attempt == attempt);
+        ensure!(is_durable, "I9", "{kind:?} {place} of {} leaves, and attempt {attempt} is not durable", header.saga);
+        let name = (saga_key(header.saga), attempt, (kind.code(), place));
         ensure!(
             self.ahead.written.contains(&name),
             "I9",

@@ -125,7 +125,7 @@ impl Checks {
             Kind::Resolve if first.header.active.get() == Action::Skip as u64 => {
                 Wish::Skip(Key { kind: Kind::Undo.code(), ..Key::of(first.header) })
             }
-            Kind::RetryLater | Kind::Define | Kind::Resolve => Wish::Other,
+            Kind::RetryLater | Kind::Blocked | Kind::Define | Kind::Resolve => Wish::Other,
             kind => Wish::Consume(transaction.consumes.to_vec(), kind),
         }
     }
@@ -191,7 +191,8 @@ impl Checks {
         let Some(found) = self.history.sagas.get_mut(&key) else {
             return Err(Broken("I8", format!("{kind:?} {place} of {} leaves, and no START is durable", header.saga)));
         };
-        let pending = found.pending.get(&(header.kind, place));
+        let is_current = found.attempt == header.attempt.get();
+        let pending = found.pending.get(&(header.kind, place)).filter(|_| is_current);
         let Some(pending) = pending else { return self.runs_ahead(header) };
         let sets = (header.done.get(), header.active.get(), header.undo.get());
         ensure!(

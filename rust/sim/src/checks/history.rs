@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sagacore_broker::RecordKind;
+use sagacore_core::limits::ATTEMPTS_MAX;
 use sagacore_core::wire::{CauseCode, Flags, Header, Key, Kind, Message, OutcomeCode, Section, Sections, Transaction};
 
 use super::{Broken, SagaKey, ensure, saga_key};
@@ -35,6 +36,8 @@ pub struct Ended {
 pub struct SagaHistory {
     /// Its place among the models.
     pub plan: usize,
+    pub attempt: u32,
+    pub deadline_ms: u64,
     pub start_key: Vec<u8>,
     pub input: Vec<u8>,
     pub pending: BTreeMap<Name, Pending>,
@@ -46,6 +49,10 @@ pub struct SagaHistory {
     /// Steps whose compensation an operator skipped.
     pub skipped: u64,
     pub cause: Option<CauseCode>,
+    /// It was cancelled while it was undone as a victim: it does not begin again.
+    pub is_cancelled: bool,
+    /// It was looked at as a victim, in this attempt.
+    pub is_told_as_victim: bool,
     pub ended: Option<Ended>,
     /// Messages between coordinator and services.
     pub messages: u64,
@@ -62,6 +69,16 @@ pub struct SagaHistory {
 }
 
 impl SagaHistory {
+    /// Whether a victim ended that might have begun again.
+    fn is_given_up(&self, time_ms: u64) -> bool {
+        let is_victim = self.cause == Some(CauseCode::Victim) && self.ended.is_some();
+        is_victim
+            && self.attempt + 1 < ATTEMPTS_MAX
+            && self.skipped == 0
+            && !self.is_cancelled
+            && time_ms < self.deadline_ms
+    }
+
     pub fn published_run(&self, step: usize) -> bool {
         self.published.contains(&(Kind::Run.code(), step as u16))
     }
@@ -76,11 +93,15 @@ pub struct History {
     /// Of each record, by LSN from 1 on: a hash of what it says.
     hashes: Vec<u64>,
     pub ended: usize,
+    /// Of the record that is read.
+    pub time_ms: u64,
     outcomes_max: usize,
     /// In some boots, tokens may run ahead of the log.
     pub may_run_ahead: bool,
     /// Sagas that ended since somebody looked.
     pub newly_ended: Vec<SagaKey>,
+    /// Attempts that are over, and that another followed, since somebody looked.
+    pub newly_restarted: Vec<(SagaKey, u32)>,
     /// Situations that were met since somebody looked.
     pub met: Vec<Situation>,
 }
@@ -152,8 +173,29 @@ impl History {
                     self.met.push(Situation::WatermarkException);
                     return Ok(());
                 }
+                if first.header.kind() == Kind::Cancel {
+                    let is_victim = saga.cause == Some(CauseCode::Victim) && saga.ended.is_none();
+                    ensure!(is_victim, "rule 5", "{key:?} is cancelled in its undoing, and is no victim");
+                    saga.is_cancelled = true;
+                    self.met.push(Situation::VictimCancelled);
+                    return Ok(());
+                }
                 let model = &models[saga.plan];
+                let attempt = saga.attempt;
                 saga.apply(model, transaction, &first, lsn, &mut self.met)?;
+                if saga.attempt > attempt {
+                    self.newly_restarted.push((key, attempt));
+                }
+                if saga.cause == Some(CauseCode::Victim) && saga.ended.is_none() && !saga.is_told_as_victim {
+                    saga.is_told_as_victim = true;
+                    // One that was told to say no may be alone by then.
+                    let is_told = first.header.kind() == Kind::Fail;
+                    let has_older = is_told || self.sagas.range(..key).any(|(_, older)| older.ended.is_none());
+                    ensure!(has_older, "I14", "{key:?} is a victim, and the oldest saga that runs");
+                    return Ok(());
+                }
+                let gave_up = saga.is_given_up(self.time_ms);
+                ensure!(!gave_up, "I14", "{key:?} is a victim, and ends in attempt {attempt}, before its deadline");
                 if let Some(ended) = &mut saga.ended {
                     self.ended += 1;
                     ended.place = self.ended;
@@ -181,6 +223,8 @@ impl History {
         let start = Pending { done: 0, active: 0, undo: 0 };
         let saga = SagaHistory {
             plan,
+            attempt: 0,
+            deadline_ms: header.deadline_ms.get(),
             start_key,
             input: sections.get(Section::INPUT).unwrap_or_default().to_vec(),
             pending: BTreeMap::from([((Kind::Start.code(), 0), start)]),
@@ -189,6 +233,8 @@ impl History {
             undo_set: None,
             undone: 0,
             skipped: 0,
+            is_told_as_victim: false,
+            is_cancelled: false,
             cause: None,
             ended: None,
             messages: 0,
@@ -204,7 +250,8 @@ impl History {
 
     /// Whether this token is pending as far as the log is durable.
     pub fn pending(&self, key: &Key) -> Option<Pending> {
-        self.sagas.get(&saga_key(key.saga))?.pending.get(&(key.kind, key.place.get())).copied()
+        let saga = self.sagas.get(&saga_key(key.saga)).filter(|saga| saga.attempt == key.attempt.get())?;
+        saga.pending.get(&(key.kind, key.place.get())).copied()
     }
 
     /// The steps of running sagas that are durably asked for.

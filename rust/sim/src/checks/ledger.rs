@@ -43,12 +43,14 @@ impl Ledger {
         ensure!(before.effects == 0, "I4", "step {step} of {saga:?} takes effect again: {before:?}");
         ensure!(!before.is_closed, "I5", "step {step} of {saga:?} takes effect after its tombstone");
         let code = found.ended.as_ref().map(|ended| ended.code);
+        let is_old = key.1 < found.attempt;
         // A step without compensation has no effect that anybody would miss, so nobody keeps it from coming late.
         let matters = model.compensable & (1 << step) != 0 || model.before_pivot & (1 << step) == 0;
         // Nor does one that an operator skipped the compensation of.
-        let matters = matters && found.skipped & (1 << step) == 0;
+        let matters = matters && (is_old || found.skipped & (1 << step) == 0);
+        ensure!(!is_old || !matters, "I3", "step {step} of {saga:?} takes effect in attempt {}, which is over", key.1);
         ensure!(code.is_none() || !matters, "I3", "step {step} of {saga:?} takes effect after {code:?}");
-        let may_run = found.published_run(step) || (history.may_run_ahead && model.pivot != Some(step));
+        let may_run = is_old || found.published_run(step) || (history.may_run_ahead && model.pivot != Some(step));
         ensure!(may_run, "I8", "step {step} of {saga:?} takes effect, and its RUN is not durable");
         for earlier in steps(model.ancestors[step]) {
             let there = self.records.get(&(saga, key.1, earlier));
@@ -73,6 +75,11 @@ impl Ledger {
         let record = self.records.get(&key).cloned().unwrap_or_default();
         ensure!(record.effects > 0, "I5", "step {step} of {saga:?} is undone and was never done");
         ensure!(record.undos == 0, "I4", "step {step} of {saga:?} is undone again");
+        ensure!(
+            attempt == found.attempt,
+            "I8",
+            "step {step} of {saga:?} is undone in attempt {attempt}, which is over"
+        );
         let in_set = found.undo_set.is_some_and(|set| set & 1 << step != 0);
         ensure!(in_set, "I8", "step {step} of {saga:?} is undone: durably to undo are {:x?}", found.undo_set);
         ensure!(model.compensable & 1 << step != 0, "I7", "step {step} of {saga:?} has no compensation");
@@ -124,7 +131,7 @@ impl Ledger {
         let model = &models[found.plan];
         let completed = ended.code == OutcomeCode::Completed;
         for step in 0..model.count {
-            let key = (saga, 0, step);
+            let key = (saga, found.attempt, step);
             let wants_none = model.compensable & (1 << step) != 0 || model.before_pivot & (1 << step) == 0;
             if completed {
                 let there = self.is_there(key) || self.is_lost(key);
@@ -132,6 +139,16 @@ impl Ledger {
             } else if wants_none && found.skipped & 1 << step == 0 {
                 ensure!(!self.is_there(key), "I3", "{saga:?} is compensated, and step {step} has its effect");
             }
+        }
+        (0..found.attempt).try_for_each(|attempt| self.check_undone(models, history, saga, attempt))
+    }
+
+    /// A victim begins again: nothing is left of the attempt before.
+    pub fn check_undone(&self, models: &[Model], history: &History, saga: SagaKey, attempt: u32) -> Result<(), Broken> {
+        let Some(found) = history.saga(saga) else { return Ok(()) };
+        for step in steps(models[found.plan].compensable) {
+            let there = self.is_there((saga, attempt, step));
+            ensure!(!there, "I3", "{saga:?} begins again, and step {step} of attempt {attempt} has its effect");
         }
         Ok(())
     }

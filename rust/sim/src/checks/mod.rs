@@ -16,6 +16,8 @@
 //! I11  tokens have a bound         transitions
 //! I12  watermarks                  watermarks, with each that leaves; the services' databases keep them
 //! I13  a deadline, or it is seen   hosts/watch, with each tick of the broker
+//! I14  holds and deadlocks         holds: with each grant; hosts/watch: with each tick of the broker;
+//!                                  transitions: the oldest is never a victim
 //! I15  what is forged changes      transitions: `lies` says what is forged
 //!      nothing
 //! I16  room for what has begun     hosts/broker, on a disk that is the broker's alone
@@ -24,11 +26,11 @@
 //! I19  the books balance           ledger at the end of all
 //! I20  messages as planned         world, where nothing fails
 //! ```
-//! I14 is about holds, which there are not yet.
 
 mod ahead;
 mod boundary;
 mod history;
+mod holds;
 mod ledger;
 mod replay;
 mod transitions;
@@ -43,6 +45,7 @@ use crate::trace::Trace;
 pub use ahead::Ahead;
 pub use boundary::{Boundary, describe};
 pub use history::{History, skipped};
+pub use holds::Holding;
 pub use ledger::{Ledger, StepKey};
 pub use replay::digest;
 pub use watermarks::{Watermarks, goes_on};
@@ -70,6 +73,7 @@ pub struct Checks {
     pub ledger: Ledger,
     pub boundary: Boundary,
     pub ahead: Ahead,
+    pub holds: Holding,
     pub watermarks: Watermarks,
     pub violations: Vec<Violation>,
     pub situations: Situations,
@@ -84,6 +88,7 @@ impl Checks {
             ledger: Ledger::default(),
             boundary: Boundary::default(),
             ahead: Ahead::default(),
+            holds: Holding::default(),
             watermarks: Watermarks::default(),
             violations: Vec::new(),
             situations: Situations::default(),

@@ -32,13 +32,14 @@ fn describe(state: &State, saga: &Saga, mut tokens: Vec<&Token>, out: &mut Strin
     let plan = &state.plans.get(saga.plan).plan.fingerprint;
     let _ = writeln!(
         out,
-        "{} {plan:x} {} {:?} {} {} {} {} {} {:x} {:x}",
+        "{} {plan:x} {} {:?} {} {} {} {} {} {} {:x} {:x}",
         saga.id,
         saga.attempt,
         saga.phase,
         saga.pivoted,
         saga.wide,
         saga.excepted,
+        saga.victim,
         saga.age,
         saga.deadline_ms,
         saga.key_hash,

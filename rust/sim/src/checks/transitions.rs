@@ -1,5 +1,6 @@
 //! What a saga may do next, from the plan alone: every transaction in the log is compared with it, to the last bit.
 
+use sagacore_core::limits::ATTEMPTS_MAX;
 use sagacore_core::plan::{Graph, Plan};
 use sagacore_core::wire::{CauseCode, Header, Kind, Message, OutcomeCode, Section, Transaction};
 
@@ -27,9 +28,15 @@ impl SagaHistory {
             met.extend(self.abort_situation());
             return Ok(());
         }
+        let is_restart = first.header.kind() == Kind::Restart;
         let mut consumed = Vec::new();
         for key in transaction.consumes {
             let name = (key.kind, key.place.get());
+            ensure!(
+                key.attempt.get() == self.attempt,
+                "I2",
+                "record {lsn} consumes {name:?} of another attempt of {id}"
+            );
             ensure!(key.saga == id, "rule 13", "record {lsn} consumes of {} and publishes for {id}", key.saga);
             let pending = self.pending.remove(&name);
             let pending =
@@ -37,6 +44,9 @@ impl SagaHistory {
             consumed.push((name, pending));
         }
         met.extend(join_situation(&consumed));
+        if is_restart {
+            return self.begin_again(model, &consumed, first, met);
+        }
         let expected = self.expected(model, &consumed).map_err(|text| Broken("rule 13", format!("{id}: {text}")))?;
         let mut published: Vec<(Kind, u16, Pending)> = Vec::new();
         for message in transaction.messages() {
@@ -59,7 +69,40 @@ impl SagaHistory {
             found.map(|at| left.swap_remove(at));
         }
         ensure!(left.is_empty(), "I1", "record {lsn} of {id} consumes {consumed:?} and lacks {left:?}");
-        self.publish_all(&published, id, lsn)
+        self.publish_all(&published, id, lsn, met)
+    }
+
+    /// A victim is undone: instead of its outcome the roots of its next attempt are pending.
+    fn begin_again(
+        &mut self,
+        model: &Model,
+        consumed: &[(Name, Pending)],
+        first: &Message<'_>,
+        met: &mut Vec<Situation>,
+    ) -> Result<(), Broken> {
+        let id = first.header.saga;
+        let broken = |text: String| Broken("rule 5", format!("{id} begins again: {text}"));
+        let ends = self.expected(model, consumed).map_err(broken)?;
+        let compensated = usize::from(OutcomeCode::Compensated.code());
+        let is_end = matches!(ends[..], [(Kind::Result, _, Some(code), _)] if code == compensated);
+        ensure!(is_end && self.pending.is_empty(), "rule 5", "{id} begins again, and is not undone: {ends:?}");
+        ensure!(self.cause == Some(CauseCode::Victim), "rule 5", "{id} begins again, and is no victim");
+        ensure!(!self.is_cancelled, "I8", "{id} begins again, and was cancelled");
+        ensure!(first.header.attempt.get() == self.attempt, "I2", "{id} begins again after another attempt");
+        self.attempt += 1;
+        ensure!(self.attempt < ATTEMPTS_MAX, "I14", "{id} begins its attempt {}", self.attempt);
+        ensure!(self.skipped == 0, "rule 7", "{id} begins again, and what was skipped is told to nobody");
+        (self.done, self.undone, self.undo_set, self.cause) = (0, 0, None, None);
+        (self.is_decided, self.is_widened, self.is_told_as_victim) = (false, false, false);
+        self.published.clear();
+        for step in steps(model.all()).filter(|&step| model.ancestors[step] == 0) {
+            let name: Name = (Kind::Run.code(), step as u16);
+            self.published.insert(name);
+            self.pending.insert(name, Pending { done: 0, active: 1 << step, undo: 0 });
+            self.messages += 1;
+        }
+        met.push(Situation::Restarted);
+        Ok(())
     }
 
     fn abort_situation(&self) -> Option<Situation> {
@@ -77,11 +120,15 @@ impl SagaHistory {
         published: &[(Kind, u16, Pending)],
         id: sagacore_core::wire::SagaId,
         lsn: u64,
+        met: &mut Vec<Situation>,
     ) -> Result<(), Broken> {
         for &(kind, place, token) in published {
             if kind == Kind::Result {
                 let code = OutcomeCode::from_code(place).unwrap_or(OutcomeCode::Compensated);
                 ensure!(self.pending.is_empty(), "I1", "saga {id} ends with {:?} pending", self.pending);
+                if self.attempt > 0 && code == OutcomeCode::Completed {
+                    met.push(Situation::RestartCompleted);
+                }
                 self.ended = Some(Ended { code, place: 0 });
                 continue;
             }
@@ -105,7 +152,13 @@ impl SagaHistory {
     fn check_message(&self, model: &Model, message: &Message<'_>) -> Result<(), Broken> {
         let (header, bytes) = (message.header, message.header.length.get() as usize);
         ensure!(bytes <= model.token_bytes_max, "I11", "{:?} of {} has {bytes} bytes", header.kind(), header.saga);
-        ensure!(header.attempt.get() == 0, "I2", "{:?} of {} is of another attempt", header.kind(), header.saga);
+        ensure!(
+            header.attempt.get() == self.attempt,
+            "I2",
+            "{:?} of {} is of another attempt",
+            header.kind(),
+            header.saga
+        );
         let plan = header.plan.get();
         ensure!(plan == model.fingerprint, "rule 13", "{:?} of {} names plan {plan:x}", header.kind(), header.saga);
         Ok(())
@@ -119,6 +172,8 @@ impl SagaHistory {
         let pivoted = model.pivot.is_some_and(|pivot| self.done & 1 << pivot != 0);
         ensure!(!pivoted, "rule 6", "saga {id} is aborted past its pivot");
         let is_fail = abort.header.kind() == Kind::Fail;
+        let attempt = abort.header.attempt.get();
+        ensure!(attempt == self.attempt, "I2", "attempt {attempt} of {id} is aborted, not {}", self.attempt);
         if is_fail {
             let name = (Kind::Run.code(), abort.header.place.get());
             let names: Vec<Name> = transaction.consumes.iter().map(|key| (key.kind, key.place.get())).collect();
@@ -150,7 +205,11 @@ impl SagaHistory {
         self.cause = abort.cause();
         let broker_knows =
             matches!(self.cause, Some(CauseCode::Deadline | CauseCode::Cancelled | CauseCode::DeliveryLimit));
-        ensure!(is_fail != broker_knows, "rule 5", "saga {id} was aborted because of {:?}", self.cause);
+        // A victim is the broker's, unless it was at its pivot, which alone could say no.
+        let is_victim = self.cause == Some(CauseCode::Victim);
+        let at_pivot = is_fail && pivot_run(&(Kind::Run.code(), abort.header.place.get()));
+        let is_right = if is_victim { !is_fail || at_pivot } else { is_fail != broker_knows };
+        ensure!(is_right, "rule 5", "saga {id} was aborted because of {:?}", self.cause);
         Ok(())
     }
 

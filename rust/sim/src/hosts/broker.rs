@@ -59,8 +59,19 @@ impl BrokerHost {
         let may_run_ahead = env.options.ahead.in_boot(self.seat.life);
         let visibility = if may_run_ahead { Visibility::Relaxed } else { Visibility::Strict };
         let Options { stuck_after_ms, watermarks, parking, segment_bytes, .. } = env.options;
+        let waiters = env.options.contention.waiters;
         let record_bytes = segment_bytes as usize / 8;
-        Config { secret, outcomes, stuck_after_ms, watermarks, parking, record_bytes, visibility, ..Config::default() }
+        Config {
+            secret,
+            outcomes,
+            stuck_after_ms,
+            watermarks,
+            parking,
+            waiters,
+            record_bytes,
+            visibility,
+            ..Config::default()
+        }
     }
 
     /// Reads the log and begins to serve. False if the log does not start.
@@ -165,10 +176,16 @@ impl BrokerHost {
         for frame in frames {
             self.check_time(env, frame);
             let checks = &mut env.checks;
+            checks.history.time_ms = frame.time_ms;
             let durable = checks.history.durable(&checks.models, frame.kind, frame.lsn, &frame.payload);
             env.checks.judge(&mut env.trace, durable);
         }
         env.checks.note_situations();
+        for (saga, attempt) in std::mem::take(&mut env.checks.history.newly_restarted) {
+            let checks = &env.checks;
+            let found = checks.ledger.check_undone(&checks.models, &checks.history, saga, attempt);
+            env.judge(found);
+        }
         for saga in std::mem::take(&mut env.checks.history.newly_ended) {
             let checks = &env.checks;
             let found = checks.ledger.check_ended(&checks.models, &checks.history, saga);

@@ -364,7 +364,7 @@ fn check_body(env: &mut Env, told: &Told, code: OutcomeCode) {
     }
     let returns = env.checks.models[found.plan].definition.returns.iter().fold(0u64, |set, step| set | 1 << step);
     for step in steps(returns) {
-        let wanted = env.checks.ledger.result((key, 0, step));
+        let wanted = env.checks.ledger.result((key, found.attempt, step));
         if sections.get(step as u8) != wanted {
             let text = format!("{} returns {:x?} of step {step}", told.saga, sections.get(step as u8));
             return env.violate("rule 3", format!("{text}, and its effect gave {wanted:x?}"));

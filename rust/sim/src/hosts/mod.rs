@@ -3,9 +3,11 @@
 mod activity;
 mod broker;
 mod client;
+mod holds;
 mod peer;
 mod service;
 mod store;
+mod waits;
 mod watch;
 mod work;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sagacore_core::fence::RowState;
+use sagacore_core::fence::{Holds, RowState};
+use sagacore_core::limits::HOLD_ROWS_MAX;
 use sagacore_core::peer::Link;
 use sagacore_core::worker::{Ready, Verdict, Work, Worker, WorkerOptions};
 
@@ -23,6 +24,8 @@ pub struct ServiceHost {
     pub(super) activities: BTreeMap<u64, Activity>,
     /// With the fence in memory: the effects that die with the process, and whether each is there.
     pub(super) memory: BTreeMap<StepKey, bool>,
+    /// With the fence in memory: what its steps hold.
+    pub(super) held: Holds,
     /// It is about to crash, at a point of its work that a fault chose.
     pub wants_crash: bool,
     ready: Vec<Ready>,
@@ -44,6 +47,7 @@ impl ServiceHost {
             core,
             activities: BTreeMap::new(),
             memory: BTreeMap::new(),
+            held: Holds::new(HOLD_ROWS_MAX),
             wants_crash: false,
             ready: Vec::new(),
         }
@@ -70,6 +74,7 @@ impl ServiceHost {
         let mut ready = std::mem::take(&mut self.ready);
         self.core.receive(frame, now_ms, &mut ready);
         self.learn(env);
+        self.let_go_unasked(env);
         self.begin_all(env, seat, &mut ready);
         self.ready = ready;
     }
@@ -77,6 +82,7 @@ impl ServiceHost {
     /// What the broker told of ended sagas goes to the database.
     fn learn(&mut self, env: &mut Env) {
         let Some(told) = self.core.take_watermark() else { return };
+        self.held.forget(told);
         let learned = env.stores.services[self.service].learn(told);
         env.judge(learned);
     }
@@ -234,6 +240,7 @@ impl ServiceHost {
         if let Err(misuse) = self.core.finish(activity.work.ticket, verdict, &payload, now_ms, &mut ready) {
             env.violate("misuse", format!("{} cannot end as {verdict:?}: {misuse}", activity.describe(Stage::Finish)));
         }
+        self.let_go_unasked(env);
         self.begin_all(env, seat, &mut ready);
         self.ready = ready;
     }
@@ -243,11 +250,15 @@ impl ServiceHost {
         for &key in self.memory.keys() {
             env.checks.ledger.lost(key);
         }
+        if self.mode(env) == FenceMode::Memory {
+            env.checks.holds.lost(self.service);
+        }
     }
 
     /// Rows that are not forgotten, of the service or of this process.
     pub fn rows(&self, env: &Env) -> u64 {
-        env.stores.services[self.service].rows.len() as u64 + self.core.stats().rows
+        let store = &env.stores.services[self.service];
+        (store.rows.len() + store.holds.len() + self.held.len()) as u64 + self.core.stats().rows
     }
 
     /// What it is still at, and what is not confirmed.

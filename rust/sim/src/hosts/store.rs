@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sagacore_core::fence::{Event, RowState, on_event};
+use sagacore_core::fence::{Event, Holds, RowState, on_event};
+use sagacore_core::limits::HOLD_ROWS_MAX;
 use sagacore_core::watermark::Watermark;
 use sagacore_core::worker::IDEMPOTENCY_KEY_BYTES;
 
@@ -72,6 +73,8 @@ pub struct Service {
     /// Its steps, in the order in which its processes name them.
     pub steps: Vec<StepPlace>,
     pub rows: BTreeMap<StepKey, Row>,
+    /// What its steps hold, and what they wait for.
+    pub holds: Holds,
     /// The watermark that its processes share, as the rows.
     pub told: Watermark,
     pub gateway: BTreeMap<CallKey, Pinned>,
@@ -89,6 +92,7 @@ impl Service {
         goes_on(&self.told, told)?;
         self.told = told.clone();
         self.rows.retain(|&((sequence, _), _, _), row| !told.has_passed(row.class, sequence));
+        self.holds.forget(told);
         Ok(())
     }
 
@@ -111,6 +115,7 @@ impl Stores {
             options: options.clone(),
             steps: steps_of(service, models),
             rows: BTreeMap::new(),
+            holds: Holds::new(HOLD_ROWS_MAX),
             told: Watermark::unknown(),
             gateway: BTreeMap::new(),
             late_calls: Vec::new(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use sagacore_broker::{Broker, Saga};
 
+use super::waits::Waits;
 use crate::checks::saga_key;
 use crate::env::Env;
 use crate::situations::Situation;
@@ -18,10 +19,11 @@ const PARKED_EVERY: u64 = 8;
 /// Sagas that turned round or passed their pivot, as one start of the broker saw them. Times are the broker's.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// By sequence: since when they are watched, and whether they were listed as stuck.
-    turned: BTreeMap<u64, (u64, bool)>,
+    /// By sequence and attempt: since when they are watched, and whether they were listed as stuck.
+    turned: BTreeMap<(u64, u32), (u64, bool)>,
     /// By sequence: how often they were seen beyond their deadline. A record takes only so many aborts.
     late: BTreeMap<u64, u32>,
+    waits: Waits,
     looks: u64,
     /// Those of the parked ones that were stuck when they were last looked at.
     parked_stuck: Vec<(u64, u32)>,
@@ -33,7 +35,8 @@ impl Watch {
         let state = broker.state();
         env.stuck.clear();
         self.late.retain(|&sequence, _| state.is_running(sequence));
-        self.turned.retain(|&sequence, _| state.is_running(sequence));
+        self.turned.retain(|&(sequence, _), _| state.is_running(sequence));
+        self.waits.look(env, broker);
         for (saga, found) in state.sagas.iter() {
             self.look_at(env, found, state.may_abort(saga), 1, time_ms);
         }
@@ -71,7 +74,8 @@ impl Watch {
         if !found.has_turned() {
             return;
         }
-        let (since_ms, was_stuck) = self.turned.entry(found.id.sequence.get()).or_insert((time_ms, false));
+        let turned = (found.id.sequence.get(), found.attempt);
+        let (since_ms, was_stuck) = self.turned.entry(turned).or_insert((time_ms, false));
         if *was_stuck && !found.stuck {
             env.checks.situations.reach(Situation::StuckResolved);
             *since_ms = time_ms;

@@ -63,12 +63,16 @@ impl ServiceHost {
             if matches!(activity.outcome, Outcome::Fail | Outcome::Late) {
                 return activity.retry();
             }
+            self.let_go(env, activity);
             match self.memory.insert(key, false) {
                 Some(true) if !is_broken(Mutation::UndoSkipped) => undone(env, key),
                 Some(_) => {}
                 None => env.checks.ledger.closed(key),
             }
             return activity.end(Verdict::Undone, b"");
+        }
+        if let Some(stage) = self.take_hold(env, activity) {
+            return Some(stage);
         }
         let takes_place = matches!(activity.outcome, Outcome::Succeed | Outcome::FailAfter);
         // The same for each process, so that an effect that died and comes again has the same result.
@@ -77,6 +81,8 @@ impl ServiceHost {
             self.memory.insert(key, true);
             applied(env, key, &result);
         }
+        // It may have had its effect, or half of it: whatever it holds it keeps until that is undone.
+        self.keep_hold(env, activity);
         match activity.outcome {
             Outcome::Succeed => activity.end(Verdict::Done, &result),
             Outcome::Reject => self.reject_in_memory(env, activity),
@@ -94,6 +100,7 @@ impl ServiceHost {
             // An earlier try had its effect: the handler sees it and says so.
             return activity.retry();
         }
+        self.let_go(env, activity);
         activity.end(Verdict::Rejected, REASON)
     }
 
@@ -120,10 +127,17 @@ impl ServiceHost {
     }
 
     fn act_with_row(&mut self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
+        if let Some(stage) = self.take_hold(env, activity) {
+            return Some(stage);
+        }
+        if activity.outcome != Outcome::Succeed {
+            self.let_go(env, activity);
+        }
         match activity.outcome {
             Outcome::Succeed => {
                 let result = Self::result_for(env, activity);
                 self.record(env, activity, Event::Succeeded, &result);
+                self.keep_hold(env, activity);
                 applied(env, activity.key, &result);
                 activity.end(Verdict::Done, &result)
             }
@@ -164,6 +178,7 @@ impl ServiceHost {
             }
             OnUndo::AnswerUndone => {}
         }
+        self.let_go(env, activity);
         activity.end(Verdict::Undone, b"")
     }
 
@@ -179,15 +194,21 @@ impl ServiceHost {
             self.record(env, activity, Event::UndoBegun, b"");
             return match decision {
                 OnUndo::Compensate | OnUndo::CompensateUncertain => Some(Stage::Call),
-                OnUndo::LeaveTombstone => {
-                    env.checks.ledger.closed(activity.key);
+                OnUndo::LeaveTombstone | OnUndo::AnswerUndone => {
+                    if decision == OnUndo::LeaveTombstone {
+                        env.checks.ledger.closed(activity.key);
+                    }
+                    self.let_go(env, activity);
                     activity.end(Verdict::Undone, b"")
                 }
-                OnUndo::AnswerUndone => activity.end(Verdict::Undone, b""),
             };
         }
         match on_run(row.state) {
             decision @ (OnRun::Call | OnRun::CallAgain) => {
+                if let Some(stage) = self.take_hold(env, activity) {
+                    return Some(stage);
+                }
+                self.keep_hold(env, activity);
                 activity.was_tried = decision == OnRun::CallAgain;
                 activity.try_number = self.record(env, activity, Event::Tried, b"").tries;
                 Some(Stage::Call)
@@ -266,6 +287,7 @@ impl ServiceHost {
                 return activity.retry();
             }
             self.record(env, activity, Event::Compensated, b"");
+            self.let_go(env, activity);
             return activity.end(Verdict::Undone, b"");
         }
         match (activity.outcome, activity.result.clone()) {
@@ -286,7 +308,7 @@ impl ServiceHost {
     }
 
     /// A rejection is clean only if no other try was there, before or beside it.
-    fn reject_with_intent(&self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
+    fn reject_with_intent(&mut self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
         note_rejection(env, activity);
         if activity.work.phase == Phase::Past {
             return activity.retry();
@@ -295,10 +317,23 @@ impl ServiceHost {
         let is_alone = row.tries == activity.try_number || is_broken(Mutation::CleanBesideOthers);
         if !activity.was_tried && is_alone && row.state == RowState::Intent {
             self.record(env, activity, Event::RejectedCleanly, REASON);
+            self.let_go(env, activity);
             return activity.end(Verdict::Rejected, REASON);
         }
         env.reach(Situation::UncertainRejection);
         activity.end(Verdict::RejectedUncertain, REASON)
+    }
+}
+
+impl ServiceHost {
+    /// A deciding saga gives way: it says no, for good.
+    pub(super) fn give_way(&mut self, env: &mut Env, activity: &mut Activity) -> Option<Stage> {
+        env.reach(Situation::PivotGaveWay);
+        self.let_go(env, activity);
+        if self.mode(env) != crate::options::FenceMode::Memory {
+            self.record(env, activity, Event::RejectedCleanly, REASON);
+        }
+        activity.end(Verdict::Victim, REASON)
     }
 }
 

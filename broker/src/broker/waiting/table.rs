@@ -1,0 +1,204 @@
+//! Who waits for whom: a bounded table of waiting steps, each with those in its way. Volatile: after a restart of the
+//! broker every step is delivered again, and waits again.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use sagacore_core::limits::{FREED_MAX, WAITERS_MAX};
+use sagacore_core::wire::{Freed, HoldMode, Holder};
+
+use super::Deadlocks;
+use crate::state::TokenRef;
+
+/// Holders that are whole sagas: a victim waits for those that it lost to, whatever they hold.
+pub const WHOLE_SAGA: u16 = u16::MAX;
+
+/// Somebody in the way of a waiting step.
+#[derive(Debug, Clone, Copy)]
+pub struct Edge {
+    pub holder: Holder,
+    /// It is over, and that is not durable yet: it closes no cycle.
+    pub is_dead: bool,
+}
+
+/// A waiting step.
+#[derive(Debug)]
+pub struct Waiter {
+    pub mode: HoldMode,
+    pub resource: Box<[u8]>,
+    pub edges: Vec<Edge>,
+    /// Those that were in its way and have ended, to be told when it is woken.
+    pub freed: Vec<Freed>,
+    /// That is so as of this record: it may be told when that is durable.
+    pub freed_lsn: u64,
+}
+
+impl Waiter {
+    pub fn free(&mut self, holder: Holder) {
+        let freed = Freed { saga: holder.saga, attempt: holder.attempt.into() };
+        if self.freed.len() < FREED_MAX && !self.freed.contains(&freed) {
+            self.freed.push(freed);
+        }
+    }
+}
+
+/// A saga that ended, or an attempt of it, or what one step of it held.
+#[derive(Debug, Clone, Copy)]
+pub struct Over {
+    pub sequence: u64,
+    /// This one; where the whole saga is over, all before it too.
+    pub attempt: u32,
+    /// None: all that the saga held.
+    pub place: Option<u16>,
+}
+
+impl Over {
+    fn ends(&self, holder: &Holder) -> bool {
+        holder.saga.sequence.get() == self.sequence
+            && match self.place {
+                None => holder.attempt <= self.attempt,
+                Some(place) => holder.attempt == self.attempt && holder.place == place,
+            }
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Waiting {
+    waiters: HashMap<TokenRef, Waiter, FixedState>,
+    /// In the order in which they came, and perhaps some that are gone.
+    order: VecDeque<TokenRef>,
+    /// So many there may be.
+    pub waiters_max: usize,
+    /// By sequence of a saga, the steps that it is in the way of.
+    by_holder: HashMap<u64, Vec<TokenRef>, FixedState>,
+    /// By sequence of a victim that has not begun again: those that it lost to.
+    pub lost_to: HashMap<u64, Vec<Holder>, FixedState>,
+    pub deadlocks: Deadlocks,
+}
+
+/// Those that are gone are swept out of the order when there are more of them.
+const ORDER_SLACK: usize = 1024;
+
+impl Waiting {
+    pub fn new(waiters_max: usize) -> Self {
+        Self {
+            waiters: HashMap::default(),
+            order: VecDeque::new(),
+            waiters_max,
+            by_holder: HashMap::default(),
+            lost_to: HashMap::default(),
+            deadlocks: Deadlocks::default(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.waiters.len() >= self.waiters_max
+    }
+
+    /// Where there is no room for one more: the one that waits longest, which comes again after a while, so that
+    /// sooner or later those of a cycle are here together.
+    pub fn evict(&mut self) -> Option<TokenRef> {
+        while self.is_full() {
+            let first = self.order.pop_front()?;
+            if self.remove(first).is_some() {
+                return Some(first);
+            }
+        }
+        None
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (TokenRef, Vec<Holder>)> + '_ {
+        let holders = |waiter: &Waiter| waiter.edges.iter().map(|edge| edge.holder).collect();
+        self.waiters.iter().map(move |(&token, waiter)| (token, holders(waiter)))
+    }
+
+    pub fn get(&self, token: TokenRef) -> Option<&Waiter> {
+        self.waiters.get(&token)
+    }
+
+    pub fn get_mut(&mut self, token: TokenRef) -> Option<&mut Waiter> {
+        self.waiters.get_mut(&token)
+    }
+
+    pub fn is_awaited(&self, sequence: u64) -> bool {
+        !self.by_holder.is_empty() && self.by_holder.contains_key(&sequence)
+    }
+
+    /// The steps that wait for a saga.
+    pub fn waiters_of(&self, sequence: u64) -> &[TokenRef] {
+        self.by_holder.get(&sequence).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn insert(&mut self, token: TokenRef, waiter: Waiter) {
+        self.remove(token);
+        for edge in &waiter.edges {
+            let waiters = self.by_holder.entry(edge.holder.saga.sequence.get()).or_default();
+            if !waiters.contains(&token) {
+                waiters.push(token);
+            }
+        }
+        self.waiters.insert(token, waiter);
+        if self.order.len() > 2 * self.waiters.len() + ORDER_SLACK {
+            self.order.retain(|token| self.waiters.contains_key(token));
+        }
+        self.order.push_back(token);
+    }
+
+    pub fn remove(&mut self, token: TokenRef) -> Option<Waiter> {
+        let gone = self.waiters.remove(&token)?;
+        gone.edges.iter().for_each(|edge| self.forget_edge(edge.holder.saga.sequence.get(), token));
+        Some(gone)
+    }
+
+    fn forget_edge(&mut self, sequence: u64, token: TokenRef) {
+        let Some(waiters) = self.by_holder.get_mut(&sequence) else { return };
+        waiters.retain(|&other| other != token);
+        if waiters.is_empty() {
+            self.by_holder.remove(&sequence);
+        }
+    }
+
+    /// Somebody is out of the way. Gives the steps that need not wait any more: of a pool perhaps there is enough.
+    pub fn over(&mut self, over: Over) -> Vec<TokenRef> {
+        let (mut woken, mut left) = (Vec::new(), Vec::new());
+        for token in self.by_holder.remove(&over.sequence).unwrap_or_default() {
+            let Some(waiter) = self.waiters.get_mut(&token) else { continue };
+            let is_over = |edge: &Edge| over.ends(&edge.holder);
+            let before = waiter.edges.len();
+            if over.place.is_none() {
+                let ended: Vec<Edge> = waiter.edges.iter().copied().filter(is_over).collect();
+                ended.iter().for_each(|edge| waiter.free(edge.holder));
+            }
+            waiter.edges.retain(|edge| !is_over(edge));
+            let has_changed = waiter.edges.len() < before;
+            if has_changed && (waiter.edges.is_empty() || waiter.mode == HoldMode::Counted) {
+                woken.push(token);
+            }
+            if waiter.edges.iter().any(|edge| edge.holder.saga.sequence.get() == over.sequence) {
+                left.push(token);
+            }
+        }
+        if !left.is_empty() {
+            self.by_holder.insert(over.sequence, left);
+        }
+        woken
+    }
+
+    /// Remembers whom a victim lost to, until it begins again. Where too many are remembered, it begins at once then.
+    pub fn lost(&mut self, victim: u64, to: Vec<Holder>) {
+        if self.lost_to.len() < WAITERS_MAX {
+            self.lost_to.insert(victim, to);
+        }
+    }
+}
