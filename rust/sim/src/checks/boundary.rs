@@ -165,8 +165,7 @@ impl Checks {
                 let Some(named) = connection.and_then(|found| found.cancels.get(&header.amount.get())) else {
                     return Ok(());
                 };
-                let found = self.history.named(named);
-                let is_aborted = found.is_none_or(|found| found.undo_set.is_some());
+                let is_aborted = self.history.is_aborted(named);
                 ensure!(is_aborted, "I8", "{named:?} is told to be cancelled, and that is not durable");
                 Ok(())
             }
@@ -253,8 +252,8 @@ impl Checks {
                     self.boundary.spilled.extend(names.map(|name| (name, process)));
                 }
                 Wish::Cancel(named) => {
-                    let saga = self.history.named(&named);
-                    let done = saga.is_none_or(|saga| saga.undo_set.is_some() || saga.ended.is_some());
+                    let has_ended = self.history.named(&named).is_some_and(|saga| saga.ended.is_some());
+                    let done = has_ended || self.history.is_aborted(&named);
                     ensure!(done, "I8", "the CANCEL of {named:?} is confirmed, and nothing is durable");
                 }
                 Wish::Skip(key) => {
@@ -318,6 +317,18 @@ impl History {
         match named {
             Named::Id(key) => self.saga(*key),
             Named::Key(start_key) => self.started(start_key),
+        }
+    }
+
+    /// Whether a saga was aborted, as far as it was ever started. A key may be a new one's by the time that somebody is
+    /// told of the old one.
+    fn is_aborted(&self, named: &Named) -> bool {
+        let is_aborted = |found: &SagaHistory| found.undo_set.is_some();
+        match named {
+            Named::Id(key) => self.saga(*key).is_none_or(is_aborted),
+            Named::Key(key) => {
+                self.started(key).is_none_or(|latest| is_aborted(latest) || self.started_all(key).any(is_aborted))
+            }
         }
     }
 }

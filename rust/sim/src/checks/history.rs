@@ -267,6 +267,11 @@ impl History {
     pub fn started(&self, start_key: &[u8]) -> Option<&SagaHistory> {
         self.by_start_key.get(start_key).and_then(|key| self.sagas.get(key))
     }
+
+    /// All that were ever started under a key: one that is forgotten gives it free.
+    pub fn started_all<'a>(&'a self, start_key: &'a [u8]) -> impl Iterator<Item = &'a SagaHistory> {
+        self.sagas.values().filter(move |saga| saga.start_key == start_key)
+    }
 }
 
 /// The steps in a section SKIPPED.
