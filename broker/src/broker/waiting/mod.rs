@@ -60,11 +60,11 @@ impl State {
     }
 
     /// Whether nothing of a step is left of a saga that is being undone. Of one that has no compensation that is known
-    /// only when its saga ends.
+    /// only when its saga ends, and so of a whole saga.
     fn is_undone(&self, saga: SagaRef, step: u16) -> bool {
         let plan = &self.plan_of(saga).plan;
         let left = self.tokens_of(saga).fold(u64::MAX, |left, token| left & self.tokens[token].undo);
-        plan.compensable & plan.before_pivot & !left & (1 << step) != 0
+        plan.compensable & plan.before_pivot & !left & 1u64.checked_shl(step.into()).unwrap_or(0) != 0
     }
 }
 
