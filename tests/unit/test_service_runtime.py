@@ -17,8 +17,9 @@ import pytest
 from sagacore import Context, FenceError, ProtocolError, Rejected, Retry, Service
 from sagacore._core import Worker, WorkerMisuse, fence_on_run
 from sagacore.fences.batch import Columns
-from sagacore.fences.calls import Handler, Verdict, Work
+from sagacore.fences.calls import Handler, Verdict
 from sagacore.fences.rows import RowState
+from sagacore.fences.work import Work
 from sagacore.processes import service as runtime
 from sagacore.processes.service import ServiceOptions, ServiceProcess
 
@@ -134,7 +135,23 @@ class Bench:
         order, key = msgspec.msgpack.encode(Order(number)), f"key-{self.tickets}"
         encoded = tuple(msgspec.msgpack.encode(result) for result in results)
         at = self.steps.index(step)
-        return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, (phase, 9, 5))
+        return (
+            self.tickets,
+            undo,
+            at,
+            saga,
+            0,
+            deliveries,
+            0,
+            key,
+            order,
+            encoded,
+            256,
+            (phase, 9, 5),
+            at,
+            self.tickets,
+            (),
+        )
 
     def deliver(self, *works: Work) -> None:
         self.core.ready.extend(works)

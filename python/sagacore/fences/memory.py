@@ -1,7 +1,8 @@
 """The fence in memory: its rows are in the core, and die with the process.
 
 It is for tests, benches, and effects that die with the process too. The core answers repetitions before they get
-here, so what is left to do is nothing. Only one process of a service may have it; the broker refuses a second one.
+here, so what is left to do is to keep what sagas hold. Only one process of a service may have it; the broker refuses a
+second one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sagacore.fences.calls import Call, Stage
+from sagacore._core import Holds
+from sagacore.fences.calls import Call, Handler, Stage, Verdict
+from sagacore.fences.holding import Holder, Holding
 from sagacore.fences.rows import Watermark
+from sagacore.fences.work import Work
+from sagacore.holds import Hold
 
 
 class MemoryFence:
@@ -20,6 +25,7 @@ class MemoryFence:
 
     def __init__(self) -> None:
         self._answered: Callable[[Sequence[Call]], None] | None = None
+        self._holds = Holds()
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
         """Begin. `answered` gets each call back at once. Nothing is opened that could fail."""
@@ -29,13 +35,46 @@ class MemoryFence:
     def submit(self, calls: Sequence[Call]) -> None:
         """Let calls begin, or take their ends as they are."""
         for call in calls:
-            if call.stage is Stage.OUTCOME:
-                call.ended = call.proposed
+            if call.stage is not Stage.OUTCOME:
+                call.holding = self.begin(call.handler, call.work)
+                continue
+            call.ended = call.proposed
+            if call.ended is not None:
+                self.end(call.handler, call.work, call.holding, call.ended[0])
         if self._answered is not None:
             self._answered(calls)
 
+    def begin(self, handler: Handler, work: Work) -> Holding | None:
+        """What a call that is about to be made may hold: what it waited for is over."""
+        if not handler.may_hold:
+            return None
+        for saga, attempt in work[14]:
+            self._holds.free(saga, attempt)
+        return Holding(self, work, handler.title, handler.waiting)
+
+    def end(self, handler: Handler, work: Work, holding: Holding | None, verdict: int) -> None:
+        """A call has ended: what it took is held, or nothing of it is. A step that is undone holds nothing."""
+        step = work[3], work[4], work[12]
+        if verdict == Verdict.BLOCKED:
+            return  # its claim is all that it has left
+        if holding is not None and holding.is_used and verdict == Verdict.DONE:
+            self._holds.keep(*step)
+        elif (holding is not None and holding.is_used) or (handler.is_undo and verdict == Verdict.UNDONE):
+            self._holds.drop(*step)
+
+    def take(self, hold: Hold, work: Work, *, waits: bool) -> Sequence[Holder]:
+        """See `HoldStore`."""
+        asked = hold.resource, int(hold.mode), hold.amount, hold.of
+        return self._holds.take(*asked, work[3], work[4], work[12], work[13], waits)
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether no saga holds anything: mostly so."""
+        return len(self._holds) == 0
+
     def learn(self, told: Watermark) -> None:
-        """Nothing: the core forgets rows by itself."""
+        """Forget what sagas hold that have ended. Rows are forgotten by the core itself."""
+        self._holds.forget(*told)
 
     @property
     def failure(self) -> BaseException | None:

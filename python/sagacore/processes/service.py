@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 
 from sagacore._core import Worker as WorkerCore
 from sagacore.errors import FenceError, ProtocolError
-from sagacore.fences import Fence, Watermark, make_fence
+from sagacore.fences import Fence, MemoryFence, Watermark, make_fence
 from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import (
     Call,
@@ -34,15 +34,16 @@ from sagacore.fences.calls import (
     Raised,
     Stage,
     Verdict,
-    Work,
     attempt,
     attempt_async,
     note_failure,
 )
+from sagacore.fences.holding import Holding
+from sagacore.fences.work import Work
 from sagacore.processes.load import load
 from sagacore.processes.run import run
+from sagacore.rejection import Rejected
 from sagacore.service import Service
-from sagacore.steps import Rejected
 from sagacore.transport import Link, now_ms
 
 LEASE_QUEUE_MS: Final = 10_000
@@ -282,28 +283,39 @@ class ServiceProcess:
         if handler is None:
             tickets = batch.take(len(batch.tickets)).tickets
             self._finish(tickets, bytes((Verdict.RETRY,)) * len(tickets), [NO_COMPENSATION] * len(tickets))
-        elif self._fence.in_memory and handler.is_quick:
+        elif isinstance(self._fence, MemoryFence) and handler.is_quick:
             part = batch.take(handler.together)
             before_s = time.perf_counter()
-            self._call_now(handler, part)
+            self._call_now(handler, part, self._fence)
             handler.measure(time.perf_counter() - before_s, len(part.tickets))
         else:
             self._begin(handler, self._core.works(batch.take(len(batch.tickets)).tickets))
 
-    def _call_now(self, handler: Handler, batch: Batch) -> None:
+    def _call_now(self, handler: Handler, batch: Batch, fence: MemoryFence) -> None:
         """Call a quick function for all of a batch."""
         tickets = batch.tickets
+        is_bare = not handler.uses_database and (not handler.is_undo or fence.holds_nothing)
+        works = [] if is_bare else self._core.works(tickets)
+        holdings = [fence.begin(handler, work) for work in works]
+        contexts = [handler.context(work, None, holding) for work, holding in zip(works, holdings, strict=True)]
         try:
-            contexts = [handler.context(work) for work in self._core.works(tickets)] if handler.wants_context else []
-            values = handler.start_all(batch.inputs, batch.results, contexts)
+            values = handler.start_all(batch.inputs, batch.results, contexts, holdings)
         except Exception:  # noqa: BLE001 (something cannot be decoded: the others can)
-            values = [_started(handler, work) for work in self._core.works(tickets)]
+            works = works or self._core.works(tickets)
+            holdings = holdings or [None] * len(works)
+            values = [_started(handler, *one) for one in zip(works, holdings, strict=True)]
         payloads, errors = handler.encode_all(values, batch.bytes_max)
         verdicts = bytearray((handler.success,)) * len(tickets)
+        for at, holding in enumerate(holdings):
+            if holding is not None and holding.blocked is not None:
+                errors.pop(at, None)
+                verdicts[at], payloads[at] = Verdict.BLOCKED, holding.blocked
         if errors:
-            works = self._core.works([tickets[at] for at in errors])
-            for (at, error), work in zip(errors.items(), works, strict=True):
+            failed = self._core.works([tickets[at] for at in errors])
+            for (at, error), work in zip(errors.items(), failed, strict=True):
                 verdicts[at], payloads[at] = self._failed(handler, work, error)
+        for work, holding, verdict in zip(works, holdings, verdicts, strict=False):
+            fence.end(handler, work, holding, verdict)
         self._finish(tickets, bytes(verdicts), payloads)
 
     def _finish_called(self) -> None:
@@ -402,9 +414,9 @@ class ServiceProcess:
         error.__traceback__ = None
 
 
-def _started(handler: Handler, work: Work) -> Any:
+def _started(handler: Handler, work: Work, holding: Holding | None) -> Any:
     try:
-        return handler.start(work)
+        return handler.start(work, None, holding)
     except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
         return Raised(error)
 

@@ -20,7 +20,8 @@ from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import Call, Stage, Verdict, attempt, attempt_async, note_failure
 from sagacore.fences.rows import RowKey
 from sagacore.fences.sqlite import TransactionLost
-from sagacore.steps import Rejected, Step
+from sagacore.rejection import Rejected
+from sagacore.steps import Step
 from sagacore.testing.script import Script, ScriptedHandler
 from sagacore.testing.wires import Clock
 
@@ -177,7 +178,7 @@ class SandboxProcess:
         except FenceError as error:
             self._failed(error)
             return
-        was_called = call.stage is Stage.WHOLE and call.proposed is not None
+        was_called = call.stage is Stage.WHOLE and call.proposed is not None and not call.is_blocked
         if not lives or (was_called and self._script.dies_after(_handler(call).place)):
             self._die()
             return
