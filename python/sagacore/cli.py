@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
+from sagacore import cli_holds
 from sagacore.chaos.options import ChaosOptions
 from sagacore.demo.options import DemoOptions
 from sagacore.errors import SagacoreError, UsageError
@@ -32,6 +33,7 @@ HELP: Final = "Sagas across services: without a workflow engine, without its dat
 app = App(name="sagacore", help=HELP, version=_version)
 log_app = App(name="log", help="Look into a broker's log, verify or repair it, while no broker runs on it.")
 app.command(log_app)
+cli_holds.add_to(app)
 
 
 @app.command

@@ -100,6 +100,13 @@ class Saga(Generic[In, Out]):
         """The steps by their number: in the order in which they were added."""
         return tuple(node.step for node in self._shape.nodes)
 
+    @property
+    def may_follow(self) -> list[tuple[int, int]]:
+        """Pairs of steps, by their numbers, of which the first may run when the second has: also side by side."""
+        nodes = self._shape.nodes
+        numbers = range(len(nodes))
+        return [(a, b) for a in numbers for b in numbers if a != b and a not in nodes[b].ancestors]
+
     @overload
     def then(
         self,

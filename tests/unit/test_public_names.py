@@ -54,8 +54,8 @@ MEMBERS: list[tuple[object, str]] = [
     (
         Saga("s", int),
         (
-            "deadline decode_result decode_results definition describe encode_input encode_inputs input name plan "
-            "step steps then"
+            "deadline decode_result decode_results definition describe encode_input encode_inputs input "
+            "may_follow name plan step steps then"
         ),
     ),
     (Context(bytes(16), "t", ""), "attempt db deadline_ms hold idempotency_key saga_id step tries"),
