@@ -132,7 +132,9 @@ def coordinator(*, endpoint: Endpoint = ENDPOINT, slots: int = 65_536, credit: i
 
 
 @app.command
-def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memory") -> int:
+def service(
+    target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memory", isolation: Path | None = None
+) -> int:
     """Run one process of a service.
 
     Parameters
@@ -143,11 +145,13 @@ def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memo
         Where the broker listens.
     fence
         "memory" (lost with the process: for tests and benches) or "sqlite:PATH".
+    isolation
+        A file to append to what handlers say that they read and write, for `sagacore isolation`.
 
     """
     from sagacore.processes.service import load_service, run_service
 
-    return run_service(load_service(target), endpoint, fence)
+    return run_service(load_service(target), endpoint, fence, isolation)
 
 
 @app.command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from sagacore.errors import FenceError
 from sagacore.holds import Hold, as_hold
@@ -19,13 +19,31 @@ class Taker(Protocol):
         """See `Context.hold`."""
 
 
+class Touched(Protocol):
+    """What a call says that it touches, where that is recorded."""
+
+    def note(self, kind: Literal["read", "write"], key: str) -> None:
+        """See `Context.reads` and `Context.writes`."""
+
+
 class Context:
     """One call of an action or a compensation. Ask for it with a parameter `ctx: Context`.
 
     A context is made for every call, so it keeps what came off the wire and makes texts only when they are asked for.
     """
 
-    __slots__ = ("_db", "_external", "_saga", "_taker", "attempt", "deadline_ms", "idempotency_key", "step", "tries")
+    __slots__ = (
+        "_db",
+        "_external",
+        "_saga",
+        "_taker",
+        "_touched",
+        "attempt",
+        "deadline_ms",
+        "idempotency_key",
+        "step",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -39,11 +57,13 @@ class Context:
         external: bool = False,
         db: sqlite3.Connection | None = None,
         taker: Taker | None = None,
+        touched: Touched | None = None,
     ) -> None:
         self._saga = saga
         self._external = external
         self._db = db
         self._taker = taker
+        self._touched = touched
         self.step: Final = step
         """The step's name."""
         self.idempotency_key: Final = idempotency_key
@@ -105,6 +125,22 @@ class Context:
                 "what the step itself holds is still held while it is compensated",
             )
         self._taker.take(as_hold(what), wait=wait)
+
+    def reads(self, key: str) -> None:
+        """Say that what this call writes depends on what it reads here, for `sagacore isolation`.
+
+        It does nothing unless the process records accesses.
+        """
+        if self._touched is not None:
+            self._touched.note("read", key)
+
+    def writes(self, key: str) -> None:
+        """Say that this call changes something, for `sagacore isolation`.
+
+        It does nothing unless the process records accesses.
+        """
+        if self._touched is not None:
+            self._touched.note("write", key)
 
     def __repr__(self) -> str:
         return f"saga={self.saga_id} step={self.step} attempt={self.attempt} tries={self.tries}"

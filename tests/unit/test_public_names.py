@@ -58,7 +58,7 @@ MEMBERS: list[tuple[object, str]] = [
             "may_follow name plan step steps then"
         ),
     ),
-    (Context(bytes(16), "t", ""), "attempt db deadline_ms hold idempotency_key saga_id step tries"),
+    (Context(bytes(16), "t", ""), "attempt db deadline_ms hold idempotency_key reads saga_id step tries writes"),
     (Retry(), "delay_ms first_ms last_ms tries"),
     (Hold("x"), "amount counted kind mode of resource shared"),
 ]

@@ -12,6 +12,7 @@ from sagacore import payloads
 from sagacore.context import Context
 from sagacore.fences.holding import Holding
 from sagacore.fences.work import Phase, Work
+from sagacore.isolation import Journal, Recorder
 from sagacore.rejection import Rejected
 from sagacore.steps import Action, Compensation, Step
 
@@ -97,6 +98,8 @@ class Handler:
             self._encode_all = implementation.output.encode_all
         self.wants_context: Final = implementation.wants_context
         self.waiting: Final = step.waiting
+        self.recorder: Recorder | None = None
+        """Records what calls touch, where that was asked for."""
         self.declared: Final = None if isinstance(implementation, Compensation) else implementation.holds
         self.uses_database: Final = self.wants_context or self.declared is not None
         """Whether a call of it may change anything in the fence's database."""
@@ -109,9 +112,12 @@ class Handler:
         """
         implementation = self._implementation
         given = implementation.input.decode(work[8])
+        journal = None if self.recorder is None else self.recorder.begin(*self.named(work), is_undo=self.is_undo)
+        if holding is not None:
+            holding.journal = journal
         if self.declared is not None and holding is not None:
             holding.take_all(self.declared, given)
-        context = self.context(work, db, holding) if self.wants_context else _NO_CONTEXT
+        context = self.context(work, db, holding, journal) if self.wants_context else _NO_CONTEXT
         if self.is_undo:
             result = implementation.result.decode(work[9][0]) if work[9] else None
             return implementation.bind(given, result, context)
@@ -193,7 +199,13 @@ class Handler:
         else:
             self.is_quick = self.mean_s <= QUICK_AGAIN_S
 
-    def context(self, work: Work, db: Any = None, holding: Holding | None = None) -> Context:
+    def named(self, work: Work) -> tuple[bytes, int, str]:
+        """Saga, attempt and step, as a recorder knows a call."""
+        return work[3], work[4] + 1, self.step_name
+
+    def context(
+        self, work: Work, db: Any = None, holding: Holding | None = None, journal: Journal | None = None
+    ) -> Context:
         """What a call of the function is told."""
         return Context(
             work[3],
@@ -205,6 +217,7 @@ class Handler:
             external=self.is_external,
             db=db,
             taker=holding,
+            touched=journal,
         )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from sagacore.errors import FenceError
 from sagacore.fences.work import Phase, Work
 from sagacore.holds import Blocked, Declared, Held, Hold, Waiting, as_hold
+from sagacore.isolation import Journal
 from sagacore.limits import HOLDS_PER_CALL_MAX
 
 Holder: TypeAlias = tuple[bytes, int, int]
@@ -33,7 +34,7 @@ class HoldStore(Protocol):
 class Holding:
     """The holds of one call."""
 
-    __slots__ = ("_asked", "_policy", "_store", "_title", "_work", "blocked", "claim")
+    __slots__ = ("_asked", "_policy", "_store", "_title", "_work", "blocked", "claim", "journal")
 
     def __init__(self, store: HoldStore, work: Work, title: str, policy: Waiting) -> None:
         self._store = store
@@ -45,6 +46,8 @@ class Holding:
         """What the broker is told where the call has to wait."""
         self.claim: Hold | None = None
         """What it waits for."""
+        self.journal: Journal | None = None
+        """Where accesses are recorded: what is held is noted there."""
 
     @property
     def is_used(self) -> bool:
@@ -60,6 +63,8 @@ class Holding:
         waits = wait and self._policy != "fail"
         holders = self._store.take(hold, self._work, waits=waits)
         if not holders:
+            if self.journal is not None:
+                self.journal.note("hold", hold.resource)
             return
         if not waits:
             raise Held(hold.resource)

@@ -21,6 +21,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sagacore._core import Worker as WorkerCore
@@ -40,11 +41,12 @@ from sagacore.fences.calls import (
 )
 from sagacore.fences.holding import Holding
 from sagacore.fences.work import Work
+from sagacore.isolation import AccessFile, Recorder
 from sagacore.processes.load import load
 from sagacore.processes.run import run
 from sagacore.rejection import Rejected
 from sagacore.service import Service
-from sagacore.transport import Link, now_ms
+from sagacore.transport import Link, now_ms, now_ns
 
 LEASE_QUEUE_MS: Final = 10_000
 """A delivered message may wait so long beyond its step's timeout before it is delivered again."""
@@ -74,6 +76,8 @@ class ServiceOptions:
     """Threads for plain functions that are not quick, or external."""
     drain_s: float = 10.0
     """How long what runs may take to end when the process is asked to."""
+    isolation: Path | None = None
+    """A file to append to what handlers say that they read and write: see `sagacore.isolation`."""
 
 
 class ServiceCore(Protocol):
@@ -155,6 +159,10 @@ class ServiceProcess:
             lease_ms=self._lease_ms(),
             credit=options.credit,
         )
+        self._accesses = None if options.isolation is None else AccessFile(options.isolation)
+        self._recorder = None if self._accesses is None else Recorder(service.name, now_ns, self._accesses.write)
+        for handler in (handler for both in self._handlers for handler in both if handler is not None):
+            handler.recorder = self._recorder
         self._link = connect(options.endpoint, self._core, self._deliver, self._drained)
         self._threads = concurrent.futures.ThreadPoolExecutor(options.threads, thread_name_prefix="sagacore-action")
         self._batches: collections.deque[Batch] = collections.deque()
@@ -201,6 +209,8 @@ class ServiceProcess:
         await self._link.close()
         self._fence.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._accesses is not None:
+            self._accesses.close()
 
     @property
     def calls(self) -> int:
@@ -299,8 +309,10 @@ class ServiceProcess:
         holdings = [fence.begin(handler, work) for work in works]
         contexts = [handler.context(work, None, holding) for work, holding in zip(works, holdings, strict=True)]
         try:
-            values = handler.start_all(batch.inputs, batch.results, contexts, holdings)
+            values = [] if self._recorder else handler.start_all(batch.inputs, batch.results, contexts, holdings)
         except Exception:  # noqa: BLE001 (something cannot be decoded: the others can)
+            values = []
+        if not values:
             works = works or self._core.works(tickets)
             holdings = holdings or [None] * len(works)
             values = [_started(handler, *one) for one in zip(works, holdings, strict=True)]
@@ -328,7 +340,16 @@ class ServiceProcess:
 
     def _finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes]) -> None:
         self._has_said = True
+        if self._recorder is not None:
+            self._record(self._recorder, tickets, verdicts)
         self._take(self._core.finish(tickets, verdicts, payloads, now_ms()))
+
+    def _record(self, recorder: Recorder, tickets: list[int], verdicts: bytes) -> None:
+        for work, verdict in zip(self._core.works(tickets), verdicts, strict=True):
+            handler = self._handlers[work[1]][work[2]]
+            if handler is not None:
+                counts = verdict == handler.success
+                recorder.end(*handler.named(work), is_undo=handler.is_undo, counts=counts)
 
     def _failed(self, handler: Handler, work: Work, error: BaseException) -> Ended:
         call = Call(handler, work, Stage.WHOLE)
@@ -432,12 +453,12 @@ def load_service(target: str) -> Service:
     return load(target, Service)
 
 
-def run_service(service: Service, endpoint: str, fence: str = "memory") -> int:
+def run_service(service: Service, endpoint: str, fence: str = "memory", isolation: Path | None = None) -> int:
     """Run one process of a service until it is asked to end. Gives the exit status.
 
     Raises DefinitionError for a service that is not complete, FenceError for its fence, UsageError for the endpoint.
     """
-    options = ServiceOptions(endpoint=endpoint, fence=fence)
+    options = ServiceOptions(endpoint=endpoint, fence=fence, isolation=isolation)
 
     async def main(stop: asyncio.Event) -> int:
         process = ServiceProcess(service, options)
