@@ -60,6 +60,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E409": "a compensation cannot hold",
     "SAGA-E410": "a hold is not allowed",
     "SAGA-E411": "a call holds too many resources",
+    "SAGA-E412": "the table of holds in memory is full",
     # Protocol and processes.
     "SAGA-E501": "a peer broke the protocol",
     "SAGA-E502": "the broker speaks another version of the protocol",

@@ -100,7 +100,7 @@ class World:
         key = f"{sequence}-{attempt}-{handler.step_name}"
         judged_by = (phase, log, CLASS)
         call = (0, handler.is_undo, 0, saga, attempt, deliveries, deadline_ms, key, amount, (), 64)
-        work: Work = (*call, judged_by, place, sequence, freed)
+        work: Work = (*call, judged_by, (place, sequence, freed, False))
         return Call(handler, work, Stage.INTENT if handler.is_external else Stage.WHOLE)
 
 

@@ -82,12 +82,13 @@ class Holders:
         phase: int = 0,
         deliveries: int = 0,
         freed: tuple[tuple[bytes, int], ...] = (),
+        wounded: bool = False,
     ) -> Call:
         """A delivery, on its way to the fence."""
         handler = self.handlers[name]
         given = msgspec.msgpack.encode(ask)
         who = (0, handler.is_undo, 0, saga(sequence), attempt, deliveries, 0, f"{sequence}-{place}")
-        work: Work = (*who, given, (), 64, (phase, LOG, CLASS), place, sequence, freed)
+        work: Work = (*who, given, (), 64, (phase, LOG, CLASS), (place, sequence, freed, wounded))
         return Call(handler, work, Stage.WHOLE)
 
     def do(self, *calls: Call) -> list[Ended]:

@@ -30,7 +30,7 @@ class Store:
 
 def holding(waiting: Waiting = "detect", phase: int = 0) -> tuple[Holding, Store]:
     store = Store()
-    work: Work = (0, False, 0, bytes(16), 0, 0, 0, "", b"", (), 64, (phase, 1, 1), 2, 5, ())
+    work: Work = (0, False, 0, bytes(16), 0, 0, 0, "", b"", (), 64, (phase, 1, 1), (2, 5, (), False))
     return Holding(store, work, "stock.reserve", waiting), store
 
 

@@ -135,23 +135,8 @@ class Bench:
         order, key = msgspec.msgpack.encode(Order(number)), f"key-{self.tickets}"
         encoded = tuple(msgspec.msgpack.encode(result) for result in results)
         at = self.steps.index(step)
-        return (
-            self.tickets,
-            undo,
-            at,
-            saga,
-            0,
-            deliveries,
-            0,
-            key,
-            order,
-            encoded,
-            256,
-            (phase, 9, 5),
-            at,
-            self.tickets,
-            (),
-        )
+        judged_by, hold = (phase, 9, 5), (at, self.tickets, (), False)
+        return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, judged_by, hold)
 
     def deliver(self, *works: Work) -> None:
         self.core.ready.extend(works)

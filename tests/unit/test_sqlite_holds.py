@@ -176,6 +176,16 @@ def test_no_more_than_sixteen_are_named(holders: Holders) -> None:
     assert blocked_by(holders.run(30, "a")) == list(range(16))
 
 
+def test_who_lost_a_deadlock_at_its_pivot_does_not_wait_again(holders: Holders) -> None:
+    holders.run(1, "a")
+    assert blocked_by(holders.run(2, "a", phase=1)) == [1]
+    lost = Verdict.VICTIM, b"it gave way to an older saga"
+    assert holders.run(2, "a", phase=1, wounded=True) == lost
+    assert (holders.rows(), holders.effects()) == ([("a", 1, 0, 1)], 1)
+    assert holders.run(2, "a", phase=1, freed=((saga(1), 0),)) == lost, "it is answered from its row"
+    assert holders.run(3, "b", phase=1, wounded=True)[0] is Verdict.DONE
+
+
 def test_past_the_pivot_nothing_is_held(holders: Holders) -> None:
     verdict, text = holders.run(1, "a", phase=2)
     assert verdict is Verdict.RETRY

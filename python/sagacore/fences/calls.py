@@ -262,9 +262,9 @@ class Call:
         return self.work[11][0]
 
     @property
-    def is_blocked(self) -> bool:
-        """Whether the call has to wait for what another saga holds."""
-        return self.holding is not None and self.holding.blocked is not None
+    def is_stopped(self) -> bool:
+        """Whether the call ended where another saga held what it asked for."""
+        return self.holding is not None and self.holding.is_stopped
 
     def give_result(self, result: bytes | None) -> None:
         """Put the action's result, as the fence has it, into the work of its compensation."""
@@ -289,10 +289,10 @@ def attempt(call: Call, db: Any = None) -> None:
     call.error = None
     try:
         value = handler.start(call.work, db, call.holding)
-        if not note_blocked(call):
+        if not note_stopped(call):
             call.proposed = (handler.success, handler.encode(value, call.work[10]))
     except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
-        if not note_blocked(call):
+        if not note_stopped(call):
             note_failure(call, error)
 
 
@@ -311,13 +311,18 @@ async def attempt_async(call: Call) -> None:
         note_failure(call, TimeoutError(f"no end after {handler.timeout_s:g} s") if timeout.expired() else error)
 
 
-def note_blocked(call: Call) -> bool:
-    """Note that the call has to wait, if it has, whatever the handler made of that."""
-    if call.holding is None or call.holding.blocked is None:
+def note_stopped(call: Call) -> bool:
+    """Note that the call has to wait, or that its saga gives way, whatever the handler made of that."""
+    if call.holding is None or not call.holding.is_stopped:
         return False
     call.error = None
-    call.proposed = Verdict.BLOCKED, call.holding.blocked
+    call.proposed = stopped(call.holding)
     return True
+
+
+def stopped(holding: Holding) -> Ended:
+    """How a call ended that met another saga's hold."""
+    return (Verdict.BLOCKED, holding.blocked) if holding.blocked is not None else (Verdict.VICTIM, holding.lost or b"")
 
 
 def note_failure(call: Call, error: BaseException, *, takes_back: bool = False) -> None:

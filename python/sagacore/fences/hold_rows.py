@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sagacore.errors import UsageError
-from sagacore.fences.holding import Holder
+from sagacore.fences.holding import Holder, holder
 from sagacore.fences.rows import FORGET_MAX, Rows, Watermark
 from sagacore.fences.work import Work
 from sagacore.holds import Hold, Mode
@@ -108,7 +108,7 @@ class HoldRows:
         """
         if self._is_empty:
             return
-        for saga, attempt in (*work[14], (work[3], work[4] - 1)):
+        for saga, attempt in (*work[12][2], (work[3], work[4] - 1)):
             of_saga = "delete from sagacore_hold where sequence = ? and saga = ? and attempt <= ?"
             self._cursor.execute(of_saga, (_sequence(saga), saga, attempt))
         self._cursor.execute(f"{_OF_STEP} and granted = 0", _step(work))
@@ -119,9 +119,9 @@ class HoldRows:
         Raises UsageError (SAGA-E410) where the saga would hold more of a pool than there is.
         """
         del waits
-        found = self._cursor.execute(_FIND, (hold.resource, work[13], work[3])).fetchall()
+        found = self._cursor.execute(_FIND, (hold.resource, work[12][1], work[3])).fetchall()
         rows = [row for row in map(Row._make, found) if not self._has_passed(row)]
-        in_the_way = _in_the_way(hold, (work[3], work[4], work[12]), rows)
+        in_the_way = _in_the_way(hold, holder(work), rows)
         if not in_the_way:
             self._cursor.execute(_GRANT, _values(hold, work, granted=1))
             self._is_empty = False
@@ -187,10 +187,10 @@ def _sequence(saga: bytes) -> int:
 
 
 def _step(work: Work) -> tuple[int, bytes, int, int]:
-    return _sequence(work[3]), work[3], work[4], work[12]
+    return _sequence(work[3]), *holder(work)
 
 
 def _values(hold: Hold, work: Work, *, granted: int) -> tuple[object, ...]:
     saga, (_, log, deadline_class) = work[3], work[11]
-    whose = (work[13], saga, work[4], work[12], log, deadline_class, _sequence(saga))
+    whose = (work[12][1], *holder(work), log, deadline_class, _sequence(saga))
     return (hold.resource, *whose, int(hold.mode), hold.amount, granted)

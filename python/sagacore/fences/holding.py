@@ -24,6 +24,11 @@ _POLICIES: Final[dict[Waiting, int]] = {"detect": 0, "wound-wait": 1}
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def holder(work: Work) -> Holder:
+    """Who a call is for, as the broker is told."""
+    return work[3], work[4], work[12][0]
+
+
 class HoldStore(Protocol):
     """Where a fence keeps holds."""
 
@@ -34,7 +39,7 @@ class HoldStore(Protocol):
 class Holding:
     """The holds of one call."""
 
-    __slots__ = ("_asked", "_policy", "_store", "_title", "_work", "blocked", "claim", "journal")
+    __slots__ = ("_asked", "_policy", "_store", "_title", "_work", "blocked", "claim", "journal", "lost")
 
     def __init__(self, store: HoldStore, work: Work, title: str, policy: Waiting) -> None:
         self._store = store
@@ -46,8 +51,15 @@ class Holding:
         """What the broker is told where the call has to wait."""
         self.claim: Hold | None = None
         """What it waits for."""
+        self.lost: bytes | None = None
+        """Why its saga begins anew, where the call had to wait and must not any more."""
         self.journal: Journal | None = None
         """Where accesses are recorded: what is held is noted there."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the call has ended where it asked for something, whatever its handler made of that."""
+        return self.blocked is not None or self.lost is not None
 
     @property
     def is_used(self) -> bool:
@@ -56,18 +68,22 @@ class Holding:
 
     def take(self, hold: Hold, *, wait: bool) -> None:
         """See `Context.hold`. Raises Blocked where the call has to wait, and again if the handler goes on."""
-        if self.blocked is not None:
+        if self.is_stopped:
             raise Blocked
         self._check()
         self._asked += 1
         waits = wait and self._policy != "fail"
-        holders = self._store.take(hold, self._work, waits=waits)
+        is_wounded = self._work[12][3]
+        holders = self._store.take(hold, self._work, waits=waits and not is_wounded)
         if not holders:
             if self.journal is not None:
                 self.journal.note("hold", hold.resource)
             return
         if not waits:
             raise Held(hold.resource)
+        if is_wounded:
+            self.lost = b"it gave way to an older saga"
+            raise Blocked
         self.claim = hold
         self.blocked = _encode([_POLICIES[self._policy], int(hold.mode), hold.resource.encode(), holders])
         raise Blocked

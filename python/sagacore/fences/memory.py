@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sagacore._core import Holds
+from sagacore._core import HoldMisuse, Holds
+from sagacore.errors import FenceError, UsageError
 from sagacore.fences.calls import Call, Handler, Stage, Verdict
-from sagacore.fences.holding import Holder, Holding
+from sagacore.fences.holding import Holder, Holding, holder
 from sagacore.fences.rows import Watermark
 from sagacore.fences.work import Work
 from sagacore.holds import Hold
@@ -26,6 +27,7 @@ class MemoryFence:
     def __init__(self) -> None:
         self._answered: Callable[[Sequence[Call]], None] | None = None
         self._holds = Holds()
+        self._log: int | None = None
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
         """Begin. `answered` gets each call back at once. Nothing is opened that could fail."""
@@ -48,13 +50,13 @@ class MemoryFence:
         """What a call that is about to be made may hold: what it waited for is over."""
         if not handler.may_hold:
             return None
-        for saga, attempt in work[14]:
+        for saga, attempt in work[12][2]:
             self._holds.free(saga, attempt)
         return Holding(self, work, handler.title, handler.waiting)
 
     def end(self, handler: Handler, work: Work, holding: Holding | None, verdict: int) -> None:
         """A call has ended: what it took is held, or nothing of it is. A step that is undone holds nothing."""
-        step = work[3], work[4], work[12]
+        step = holder(work)
         if verdict == Verdict.BLOCKED:
             return  # its claim is all that it has left
         if holding is not None and holding.is_used and verdict == Verdict.DONE:
@@ -63,9 +65,19 @@ class MemoryFence:
             self._holds.drop(*step)
 
     def take(self, hold: Hold, work: Work, *, waits: bool) -> Sequence[Holder]:
-        """See `HoldStore`."""
-        asked = hold.resource, int(hold.mode), hold.amount, hold.of
-        return self._holds.take(*asked, work[3], work[4], work[12], work[13], waits)
+        """See `HoldStore`. Raises UsageError (SAGA-E410) and FenceError (SAGA-E412)."""
+        try:
+            asked = hold.resource, int(hold.mode), hold.amount, hold.of
+            return self._holds.take(*asked, *holder(work), work[12][1], waits)
+        except HoldMisuse as misuse:
+            name, _, why = str(misuse).partition(": ")
+            if name != "hold.full":
+                raise UsageError(
+                    "SAGA-E410", f"{hold.resource!r} cannot be held: {why}", "waiting makes no more of it: ask for less"
+                ) from misuse
+            raise FenceError(
+                "SAGA-E412", "the table of holds in memory is full", "start fewer sagas, or use --fence sqlite:PATH"
+            ) from misuse
 
     @property
     def holds_nothing(self) -> bool:
@@ -74,7 +86,10 @@ class MemoryFence:
 
     def learn(self, told: Watermark) -> None:
         """Forget what sagas hold that have ended. Rows are forgotten by the core itself."""
-        self._holds.forget(*told)
+        if self._log not in (None, told.log):
+            self._holds.clear()
+        self._log = told.log
+        self._holds.forget(told.marks, sorted(told.exceptions))
 
     @property
     def failure(self) -> BaseException | None:

@@ -367,8 +367,8 @@ class SqliteFence:
             raise error
         if not self._db.in_transaction:
             raise TransactionLost("the database rolled back the transaction that the handler was in") from error
-        if call.is_blocked:
-            self._blocked(call, key, row_is_outside=row_is_outside)
+        if call.is_stopped:
+            self._stopped(call, key, row_is_outside=row_is_outside)
             return
         if error is None:
             self._succeeded(call, key)
@@ -385,14 +385,17 @@ class SqliteFence:
         elif call.ended[0] in (Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
             self._rows.insert_ended(key, call.ended)
 
-    def _blocked(self, call: Call, key: RowKey, *, row_is_outside: bool) -> None:
-        """Take back all that a call did which has to wait, and note what it waits for."""
+    def _stopped(self, call: Call, key: RowKey, *, row_is_outside: bool) -> None:
+        """Take back all that a call did which has to wait, and note what it waits for, or that it never will act."""
         assert call.holding is not None
-        assert call.holding.claim is not None
+        assert call.proposed is not None
         self._cursor.execute(_ROLLBACK_TO)
         if row_is_outside:
             self._rows.forget_intent(key)
-        self._holds.claim(call.holding.claim, call.work)
+        if call.holding.claim is not None:
+            self._holds.claim(call.holding.claim, call.work)
+        else:
+            self._rows.insert_ended(key, call.proposed)
         call.ended = call.proposed
 
     def _succeeded(self, call: Call, key: RowKey) -> None:

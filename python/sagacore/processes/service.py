@@ -38,6 +38,7 @@ from sagacore.fences.calls import (
     attempt,
     attempt_async,
     note_failure,
+    stopped,
 )
 from sagacore.fences.holding import Holding
 from sagacore.fences.work import Work
@@ -319,9 +320,9 @@ class ServiceProcess:
         payloads, errors = handler.encode_all(values, batch.bytes_max)
         verdicts = bytearray((handler.success,)) * len(tickets)
         for at, holding in enumerate(holdings):
-            if holding is not None and holding.blocked is not None:
+            if holding is not None and holding.is_stopped:
                 errors.pop(at, None)
-                verdicts[at], payloads[at] = Verdict.BLOCKED, holding.blocked
+                verdicts[at], payloads[at] = stopped(holding)
         if errors:
             failed = self._core.works([tickets[at] for at in errors])
             for (at, error), work in zip(errors.items(), failed, strict=True):

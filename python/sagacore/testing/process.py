@@ -183,7 +183,7 @@ class SandboxProcess:
         except FenceError as error:
             self._failed(error)
             return
-        was_called = call.stage is Stage.WHOLE and call.proposed is not None and not call.is_blocked
+        was_called = call.stage is Stage.WHOLE and call.proposed is not None and not call.is_stopped
         if not lives or (was_called and self._script.dies_after(_handler(call).place)):
             self._die()
             return
