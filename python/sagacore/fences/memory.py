@@ -55,14 +55,17 @@ class MemoryFence:
         return Holding(self, work, handler.title, handler.waiting)
 
     def end(self, handler: Handler, work: Work, holding: Holding | None, verdict: int) -> None:
-        """A call has ended: what it took is held, or nothing of it is. A step that is undone holds nothing."""
-        step = holder(work)
-        if verdict == Verdict.BLOCKED:
-            return  # its claim is all that it has left
-        if holding is not None and holding.is_used and verdict == Verdict.DONE:
-            self._holds.keep(*step)
-        elif (holding is not None and holding.is_used) or (handler.is_undo and verdict == Verdict.UNDONE):
-            self._holds.drop(*step)
+        """A call has ended: what it took is held, or nothing of it is. A step that is undone holds nothing.
+
+        Memory takes nothing back: who fails may have left half of an effect, and holds what it held until it is undone.
+        """
+        is_over = handler.is_undo and verdict == Verdict.UNDONE
+        if holding is not None and holding.is_used:
+            is_over |= verdict in (Verdict.REJECTED, Verdict.VICTIM)
+            if not is_over and verdict != Verdict.BLOCKED:
+                self._holds.keep(*holder(work))
+        if is_over:
+            self._holds.drop(*holder(work))
 
     def take(self, hold: Hold, work: Work, *, waits: bool) -> Sequence[Holder]:
         """See `HoldStore`. Raises UsageError (SAGA-E410) and FenceError (SAGA-E412)."""
