@@ -9,11 +9,13 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from sagacore.errors import UsageError
-from sagacore.limits import HOLD_SIZE_MAX, RESOURCE_BYTES_MAX
+from sagacore.limits import RESOURCE_BYTES_MAX
 from sagacore.rejection import Rejected
 
 Waiting: TypeAlias = Literal["detect", "wound-wait", "fail"]
 """What the holds of a service do when another saga is in the way: see `Service`."""
+HOLD_SIZE_MAX: Final = 2**31 - 1
+"""The largest pool."""
 WAITING: Final[tuple[Waiting, ...]] = ("detect", "wound-wait", "fail")
 
 

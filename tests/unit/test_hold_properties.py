@@ -25,9 +25,11 @@ hold = st.one_of(
     st.builds(lambda name, amount: Hold.counted(name, amount, of=4), resource, st.integers(1, 3)),
 )
 step = st.tuples(st.integers(0, SAGAS - 1), st.sampled_from(tuple(PLACES)))
+asked = st.lists(hold, min_size=1, max_size=3)
+may_wait, must_fail = st.sampled_from((True, True, False)), st.sampled_from((False, False, True))
 operation = st.one_of(
-    st.tuples(st.just("ask"), step, st.lists(hold, min_size=1, max_size=3), st.booleans(), st.booleans()),
-    st.tuples(st.just("ask"), step, st.lists(hold, min_size=1, max_size=3), st.just(True), st.just(False)),  # noqa: FBT003
+    st.tuples(st.just("ask"), step, asked, may_wait, must_fail),
+    st.tuples(st.just("ask"), step, asked, may_wait, must_fail),
     st.tuples(st.just("undo"), step),
     st.tuples(st.just("restart"), st.integers(0, SAGAS - 1)),
     st.tuples(st.just("end"), st.integers(0, SAGAS - 1)),

@@ -290,8 +290,8 @@ where = sys.argv[2]
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 handler = world.handlers["book"]
 real = handler.start
-def start(work, db=None):
-    value = real(work, db)
+def start(work, db=None, holding=None):
+    value = real(work, db, holding)
     if where == "after the effect":
         kill()
     return value

@@ -70,8 +70,8 @@ class Run:
         fenced.now_ms = self.now_ms
         return fenced
 
-    def book(self, work: Work, db: Any = None) -> Any:
-        value = self.start_book(work, db)
+    def book(self, work: Work, db: Any = None, holding: Any = None) -> Any:
+        value = self.start_book(work, db, holding)
         if self.is_killing:
             raise Killed
         return value

@@ -11,8 +11,8 @@ sagacore_hold             one row for each thing that a step of a saga holds, or
 ```
 
 The core's table in memory keeps the same rules: a hold is granted if it is compatible with all that other sagas hold,
-and with the claims of older ones; of these the last is named, since the others stand before it. What a saga that has
-ended left behind is in the way until somebody asks: the broker then says that the saga is over, and the call that tries
+and with the claims of older ones; of these the last is named, since the others stand before it. What a saga has it is given
+again, whoever waits for it. What a saga that has ended left behind is in the way until somebody asks: the broker then says that the saga is over, and the call that tries
 again deletes what it left.
 """
 
@@ -80,6 +80,12 @@ class Row(NamedTuple):
     def holder(self) -> Holder:
         """Whose it is, as the broker is told."""
         return self.saga, self.attempt, self.place
+
+    def covers(self, hold: Hold, own: Holder) -> bool:
+        """Whether who has this is given a hold again, whoever waits for it."""
+        if self.mode == Mode.COUNTED:
+            return hold.mode is Mode.COUNTED and self.holder == own and self.amount >= hold.amount
+        return self.mode == Mode.EXCLUSIVE or hold.mode is Mode.SHARED
 
 
 class HoldRows:
@@ -163,6 +169,8 @@ def _in_the_way(hold: Hold, own: Holder, rows: Sequence[Row]) -> list[Row]:
 
     The other claims stand before that one. Raises UsageError (SAGA-E410) for more of a pool than there is.
     """
+    if any(row.saga == own[0] and row.granted and row.covers(hold, own) for row in rows):
+        return []
     others = [row for row in rows if row.saga != own[0]]
     not_beside = [row for row in others if row.mode != hold.mode]
     if hold.mode is Mode.EXCLUSIVE:

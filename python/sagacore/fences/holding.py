@@ -15,11 +15,11 @@ from sagacore.errors import FenceError
 from sagacore.fences.work import Phase, Work
 from sagacore.holds import Blocked, Declared, Held, Hold, Waiting, as_hold
 from sagacore.isolation import Journal
-from sagacore.limits import HOLDS_PER_CALL_MAX
 
 Holder: TypeAlias = tuple[bytes, int, int]
 """Who is in the way: saga, attempt, and the number of its step."""
 
+HOLDS_PER_CALL_MAX: Final = 64
 _POLICIES: Final[dict[Waiting, int]] = {"detect": 0, "wound-wait": 1}
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -87,6 +87,11 @@ class MemoryFence:
         """Whether no saga holds anything: mostly so."""
         return len(self._holds) == 0
 
+    def let_go(self, steps: Sequence[Holder]) -> None:
+        """The core has answered for these steps that they are undone: they hold nothing."""
+        for step in steps:
+            self._holds.drop(*step)
+
     def learn(self, told: Watermark) -> None:
         """Forget what sagas hold that have ended. Rows are forgotten by the core itself."""
         if self._log not in (None, told.log):
