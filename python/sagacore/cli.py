@@ -67,6 +67,7 @@ def broker(
     stuck_after_ms: int = 60_000,
     outcomes_max: int = 1 << 20,
     outcomes_ms: int = 600_000,
+    detect_deadlocks: bool = True,
 ) -> int:
     """Run the broker: the one process that everything goes through, and whose log is the truth.
 
@@ -91,6 +92,8 @@ def broker(
         Ended sagas that are remembered at most.
     outcomes_ms
         How long they are remembered at most, in milliseconds.
+    detect_deadlocks
+        Whether sagas that wait for each other are found and resolved; else they wait until their deadlines.
 
     """
     from sagacore.processes.broker import BrokerOptions, run_broker
@@ -108,6 +111,7 @@ def broker(
             stuck_after_ms=stuck_after_ms,
             outcomes_max=outcomes_max,
             outcomes_ms=outcomes_ms,
+            detect_deadlocks=detect_deadlocks,
         )
     )
 
@@ -268,6 +272,27 @@ def stats(*, endpoint: Endpoint = ENDPOINT) -> int:
 
     """
     print(json.dumps(_ask(endpoint, lambda client: client.stats()), indent=2))
+    return 0
+
+
+@app.command
+def deadlocks(
+    *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, endpoint: Endpoint = ENDPOINT
+) -> int:
+    """Draw the last deadlocks that the broker has resolved: who waited for what, and which saga gave way.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON object a line.
+    endpoint
+        Where the broker listens.
+
+    """
+    from sagacore.picture import deadlock_text
+
+    for found in _ask(endpoint, lambda client: client.deadlocks()):
+        print(json.dumps(found) if as_json else deadlock_text(found))
     return 0
 
 

@@ -46,6 +46,7 @@ class FakeCore:
         self.finishes = 0
         self.next: list[Work] = []
         self.ready: list[Work] = []
+        self.let_go: list[tuple[bytes, int, int]] = []
         self.running: dict[int, Work] = {}
         self.told: tuple[int, int, int, list[int], list[int]] | None = None
 
@@ -63,6 +64,10 @@ class FakeCore:
 
     def works(self, tickets: list[int]) -> list[Work]:
         return [self.running[ticket] for ticket in tickets]
+
+    def take_let_go(self) -> list[tuple[bytes, int, int]]:
+        let_go, self.let_go = self.let_go, []
+        return let_go
 
     def batches(self, works: list[Work]) -> list[Columns]:
         """In batches of neighbours that are alike, as the core does it with all that are."""

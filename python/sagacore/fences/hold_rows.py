@@ -11,9 +11,9 @@ sagacore_hold             one row for each thing that a step of a saga holds, or
 ```
 
 The core's table in memory keeps the same rules: a hold is granted if it is compatible with all that other sagas hold,
-and with the claims of older ones; of these the last is named, since the others stand before it. What a saga has it is given
-again, whoever waits for it. What a saga that has ended left behind is in the way until somebody asks: the broker then says that the saga is over, and the call that tries
-again deletes what it left.
+and with the claims of older ones; of these the last is named, since the others stand before it. What a saga has it is
+given again, whoever waits for it. What a saga that has ended left behind is in the way until somebody asks: the broker
+then says that the saga is over, and the call that tries again deletes what it left.
 """
 
 from __future__ import annotations

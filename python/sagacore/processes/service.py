@@ -107,6 +107,9 @@ class ServiceCore(Protocol):
     def works(self, tickets: list[int]) -> list[Work]:
         """All that is known of work that has not ended."""
 
+    def take_let_go(self) -> list[tuple[bytes, int, int]]:
+        """With fences in memory: steps that hold nothing any more, since the core has answered that they are undone."""
+
     def finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes], now_ms: int) -> list[Columns]:
         """End work, and give what may begin now."""
 
@@ -251,7 +254,10 @@ class ServiceProcess:
         )
 
     def _deliver(self, frame: bytes, time_ms: int) -> None:
-        self._take(self._core.receive(frame, time_ms))
+        batches = self._core.receive(frame, time_ms)
+        if isinstance(self._fence, MemoryFence):
+            self._fence.let_go(self._core.take_let_go())
+        self._take(batches)
 
     def _drained(self) -> None:
         # Not before: the frames that have arrived make one batch.
