@@ -83,7 +83,7 @@ def share(values: Sequence[float], part: float) -> float:
 def as_json(figures: Figures) -> dict[str, Any]:
     """The object that `--json` prints."""
     latencies = sorted(figures.latencies_ms)
-    detection = figures.detection_ms
+    detection = figures.detection_ms()
     return {
         "orders": figures.sagas,
         "completed": figures.completed,

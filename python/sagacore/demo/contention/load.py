@@ -64,11 +64,10 @@ class Figures:
         """A counter over all boots of the broker."""
         return sum(counters[name] for counters in self.counted.values())
 
-    @property
-    def detection_ms(self) -> list[int]:
-        """From when a circle closed until its victim's abort was durable, sorted."""
-        found = (one["detection_ms"] for one in self.deadlocks.values() if not one["is_wound"])
-        return sorted(ms for ms in found if ms is not None)
+    def detection_ms(self, *, since: int = 0) -> list[int]:
+        """From when a circle closed until its victim's abort was durable, sorted; of those with higher numbers."""
+        circles = (one for one in self.deadlocks.values() if not one["is_wound"] and one["number"] > since)
+        return sorted(one["detection_ms"] for one in circles if one["detection_ms"] is not None)
 
 
 def open_stores(folder: Path) -> None:
@@ -78,7 +77,7 @@ def open_stores(folder: Path) -> None:
             db.executescript(SCHEMA)
 
 
-def trips(count: int, things: int, *, keys: int, skew: float, seed: int) -> list[Trip]:
+def trips(count: int, things: int, *, keys: int, skew: float, seed: int, name: str = "t") -> list[Trip]:
     """Trips whose things are drawn from so many by Zipf's law; with skew 0 all are alike."""
     drawn = random.Random(seed)
     bounds = list(itertools.accumulate(1 / (rank + 1) ** skew for rank in range(keys)))
@@ -86,7 +85,7 @@ def trips(count: int, things: int, *, keys: int, skew: float, seed: int) -> list
     def thing() -> int:
         return min(bisect.bisect_left(bounds, drawn.random() * bounds[-1]), keys - 1)
 
-    return [Trip(f"t{number}", [thing() for _ in range(things)]) for number in range(count)]
+    return [Trip(f"{name}{number}", [thing() for _ in range(things)]) for number in range(count)]
 
 
 class Contention:
