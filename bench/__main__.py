@@ -10,6 +10,7 @@ import cyclopts
 import uvloop
 from rich.console import Console
 
+from .contention import contention
 from .gate import gate
 from .growth import growth
 from .instructions import instructions
@@ -26,7 +27,7 @@ from .throughput import throughput
 WIDTH = 150
 """Columns of the tables, wherever they are printed."""
 
-Part = Literal["throughput", "latency", "memory", "parked", "growth", "peers"]
+Part = Literal["throughput", "latency", "memory", "parked", "growth", "contention", "peers"]
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
 
@@ -209,6 +210,27 @@ def run_all(*parts: Part) -> None:
         report(Console(width=WIDTH), parts or QUICK)
     except RuntimeError as error:
         sys.exit(str(error))
+
+
+@app.command(name="contention")
+def run_contention(
+    *, durability: Durability = "sync", sagas: int = 300, in_flight: int = 60, json: bool = False
+) -> None:
+    """What sagas that contend for things make of it, by what a service's holds do.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    sagas
+        Sagas for each row.
+    in_flight
+        Sagas at a time.
+    json
+        Print the rows as one JSON object on the last line.
+    """
+    measurement = contention(Console(width=WIDTH), durability=durability, count=sagas, in_flight=in_flight)
+    _run(measurement, as_json=json)
 
 
 @app.command(name="gate")

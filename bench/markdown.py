@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from .contention import COLUMNS as CONTENTION_COLUMNS
+from .contention import cells as contention_cells
 from .tables import ALLOWED_US
 from .usage import ROLES
 
@@ -131,6 +133,14 @@ def _growth(figures: Figures) -> str:
     return f"{_promises(figures)}\n\n{_table(('what', 'sagas/s', 'CPU us', *ROLES, 'CPU us a step'), rows)}"
 
 
+def _contention(figures: Figures) -> str:
+    about = (
+        f"{figures['sagas']:,} sagas a row over {figures['things']:,} things, {figures['in_flight']} in flight; "
+        f"durability {figures['durability']}, visibility relaxed, fences in SQLite."
+    )
+    return f"{about}\n\n{_table(CONTENTION_COLUMNS, map(contention_cells, figures['rows']))}"
+
+
 def _peers(figures: Figures) -> str:
     rows = [
         (
@@ -167,6 +177,7 @@ WRITERS: Mapping[str, Callable[[Figures], str]] = {
     "memory": _memory,
     "parked": _parked,
     "growth": _growth,
+    "contention": _contention,
     "peers": _peers,
 }
 

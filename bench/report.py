@@ -28,10 +28,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "memory": ("--in-flight", "1000000"),
     "parked": ("--sagas", "1000000", "--rounds", "3"),
     "growth": ("--sagas", "40000"),
+    "contention": (),
     "peers": (),
 }
 """The parts, with their settings."""
-QUICK = ("throughput", "latency", "memory", "parked", "growth")
+QUICK = ("throughput", "latency", "memory", "parked", "growth", "contention")
 """The parts that need nothing but this project; peers have to be installed first."""
 LIBRARIES = ("pyzmq", "uvloop", "msgspec")
 

@@ -100,6 +100,8 @@ class FakeBroker:
         """Else there are no heartbeats, and what is not sent at once is not sent."""
         self.plans: set[int] = set()
         self.stats: object = {}
+        self.pages: list[object] = []
+        """Answered first, one after the other."""
         self.ends: Callable[[bytes], Ending | None] = lambda _: None
         self.running_max = 0
         self._links: list[FakeLink] = []
@@ -168,8 +170,9 @@ class FakeBroker:
                 return self._define(message)
             case 22:  # PING
                 return []
-            case Kind.STATS | Kind.STUCK:
-                return [Message(message.kind, amount=message.amount, body={Section.DATA: msgpack.packb(self.stats)})]
+            case Kind.STATS | Kind.STUCK | Kind.DEADLOCKS:
+                told = self.pages.pop(0) if self.pages else self.stats
+                return [Message(message.kind, amount=message.amount, body={Section.DATA: msgpack.packb(told)})]
         return self._answer_about(message, self._find(message))
 
     def _define(self, message: Message) -> list[Message]:

@@ -22,10 +22,12 @@ from sagacore.errors import (
     UnknownSaga,
     UsageError,
 )
+from sagacore.holds import Held, Hold
 from sagacore.outcomes import Cause, Compensated, Completed, Ended, Outcome, State, Status
+from sagacore.rejection import Rejected
 from sagacore.saga import Saga
 from sagacore.service import Service
-from sagacore.steps import Rejected, Retry, Step
+from sagacore.steps import Retry, Step
 
 if TYPE_CHECKING:
     from sagacore.client import Client, Handle
@@ -43,6 +45,8 @@ __all__ = [
     "Ended",
     "FenceError",
     "Handle",
+    "Held",
+    "Hold",
     "KeyConflict",
     "Outcome",
     "OutcomeTimeout",

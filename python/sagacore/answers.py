@@ -38,6 +38,9 @@ _skipped = msgspec.msgpack.Decoder(list[tuple[int, str]]).decode
 _names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _counters = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _stuck = msgspec.msgpack.Decoder(list[tuple[str, str, Literal["forward", "compensating"], list[str], int]]).decode
+_deadlocks = msgspec.msgpack.Decoder(
+    tuple[int, list[tuple[int, int, int | None, str, bool, list[tuple[str, str, str]]]]]
+).decode
 _anything = msgspec.msgpack.Decoder().decode
 
 
@@ -139,6 +142,51 @@ def stuck_of(event: Event) -> list[StuckSaga]:
         steps = dict(zip(names, numbers, strict=False))
         found.append(StuckSaga(id=saga_id, saga=saga, phase=phase, steps=steps))
     return found
+
+
+class Wait(TypedDict):
+    """What a saga of a circle waits for: the next saga of the circle has it, and what the last waits for the first."""
+
+    saga: str
+    service: str
+    resource: str
+
+
+class Deadlock(TypedDict):
+    """Sagas that waited for each other, and which of them gave way.
+
+    `closed_ms` is the broker's time at which the circle closed, `detection_ms` how long after that the abort of the
+    victim was durable; None until it is. `is_wound`: no circle, but an older saga that did not wait for a younger one.
+    """
+
+    number: int
+    closed_ms: int
+    detection_ms: int | None
+    victim: str
+    is_wound: bool
+    cycle: list[Wait]
+
+
+def deadlocks_of(event: Event) -> tuple[int, list[Deadlock]]:
+    """The deadlocks in a DEADLOCKS, and the number to go on with. Raises ProtocolError for what cannot be read."""
+    try:
+        goes_on, rows = _deadlocks(_section(event, Section.DATA))
+    except _MALFORMED as error:
+        raise broken("the list of deadlocks cannot be read") from error
+    found = []
+    for number, closed_ms, detection_ms, victim, is_wound, hops in rows:
+        cycle = [Wait(saga=saga, service=service, resource=resource) for saga, service, resource in hops]
+        found.append(
+            Deadlock(
+                number=number,
+                closed_ms=closed_ms,
+                detection_ms=detection_ms,
+                victim=victim,
+                is_wound=is_wound,
+                cycle=cycle,
+            )
+        )
+    return goes_on, found
 
 
 def text_of(event: Event) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
+from sagacore import cli_holds
 from sagacore.chaos.options import ChaosOptions
 from sagacore.demo.options import DemoOptions
 from sagacore.errors import SagacoreError, UsageError
@@ -32,6 +33,7 @@ HELP: Final = "Sagas across services: without a workflow engine, without its dat
 app = App(name="sagacore", help=HELP, version=_version)
 log_app = App(name="log", help="Look into a broker's log, verify or repair it, while no broker runs on it.")
 app.command(log_app)
+cli_holds.add_to(app)
 
 
 @app.command
@@ -65,6 +67,7 @@ def broker(
     stuck_after_ms: int = 60_000,
     outcomes_max: int = 1 << 20,
     outcomes_ms: int = 600_000,
+    detect_deadlocks: bool = True,
 ) -> int:
     """Run the broker: the one process that everything goes through, and whose log is the truth.
 
@@ -89,6 +92,8 @@ def broker(
         Ended sagas that are remembered at most.
     outcomes_ms
         How long they are remembered at most, in milliseconds.
+    detect_deadlocks
+        Whether sagas that wait for each other are found and resolved; else they wait until their deadlines.
 
     """
     from sagacore.processes.broker import BrokerOptions, run_broker
@@ -106,6 +111,7 @@ def broker(
             stuck_after_ms=stuck_after_ms,
             outcomes_max=outcomes_max,
             outcomes_ms=outcomes_ms,
+            detect_deadlocks=detect_deadlocks,
         )
     )
 
@@ -130,7 +136,9 @@ def coordinator(*, endpoint: Endpoint = ENDPOINT, slots: int = 65_536, credit: i
 
 
 @app.command
-def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memory") -> int:
+def service(
+    target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memory", isolation: Path | None = None
+) -> int:
     """Run one process of a service.
 
     Parameters
@@ -141,11 +149,13 @@ def service(target: str, /, *, endpoint: Endpoint = ENDPOINT, fence: str = "memo
         Where the broker listens.
     fence
         "memory" (lost with the process: for tests and benches) or "sqlite:PATH".
+    isolation
+        A file to append to what handlers say that they read and write, for `sagacore isolation`.
 
     """
     from sagacore.processes.service import load_service, run_service
 
-    return run_service(load_service(target), endpoint, fence)
+    return run_service(load_service(target), endpoint, fence, isolation)
 
 
 @app.command
@@ -262,6 +272,27 @@ def stats(*, endpoint: Endpoint = ENDPOINT) -> int:
 
     """
     print(json.dumps(_ask(endpoint, lambda client: client.stats()), indent=2))
+    return 0
+
+
+@app.command
+def deadlocks(
+    *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False, endpoint: Endpoint = ENDPOINT
+) -> int:
+    """Draw the last deadlocks that the broker has resolved: who waited for what, and which saga gave way.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON object a line.
+    endpoint
+        Where the broker listens.
+
+    """
+    from sagacore.picture import deadlock_text
+
+    for found in _ask(endpoint, lambda client: client.deadlocks()):
+        print(json.dumps(found) if as_json else deadlock_text(found))
     return 0
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
-from sagacore.answers import Event, Reader, StuckSaga, refusal, stats_of, status_of, stuck_of, text_of
+from sagacore.answers import (
+    Deadlock,
+    Event,
+    Reader,
+    StuckSaga,
+    deadlocks_of,
+    refusal,
+    stats_of,
+    status_of,
+    stuck_of,
+    text_of,
+)
 from sagacore.codes import Action, Kind, Refusal
 from sagacore.errors import OutcomeTimeout, SagacoreError, UsageError
 from sagacore.identity import key_bytes, saga_id_bytes, saga_id_text
@@ -149,6 +161,18 @@ class Client:
         """The sagas that wait for an operator. Raises BrokerUnavailable (SAGA-E301)."""
         session = self._open()
         return stuck_of(_accepted(await session.ask(session.core.stuck), "the question for what is stuck"))
+
+    async def deadlocks(self) -> list[Deadlock]:
+        """The last 1,000 deadlocks that the broker has resolved, oldest first. Raises BrokerUnavailable (SAGA-E301)."""
+        session = self._open()
+        found: list[Deadlock] = []
+        number = 0
+        while True:
+            ask = functools.partial(session.core.deadlocks, from_number=number)
+            number, more = deadlocks_of(_accepted(await session.ask(ask), "the question for deadlocks"))
+            if not more:
+                return found
+            found += more
 
     async def resolve(self, id: str, step: int, action: Resolution, *, reason: str = "", result: bytes = b"") -> None:
         """Decide about a step that is stuck, by its saga's id and its number.

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from sagacore.errors import FenceError
+from sagacore.holds import Hold, as_hold
 from sagacore.identity import saga_id_text
 
 if TYPE_CHECKING:
     import sqlite3
+
+
+class Taker(Protocol):
+    """What a call of an action holds, kept beside its outcome."""
+
+    def take(self, hold: Hold, *, wait: bool) -> None:
+        """See `Context.hold`."""
+
+
+class Touched(Protocol):
+    """What a call says that it touches, where that is recorded."""
+
+    def note(self, kind: Literal["read", "write"], key: str) -> None:
+        """See `Context.reads` and `Context.writes`."""
 
 
 class Context:
@@ -17,7 +32,18 @@ class Context:
     A context is made for every call, so it keeps what came off the wire and makes texts only when they are asked for.
     """
 
-    __slots__ = ("_db", "_external", "_saga", "attempt", "deadline_ms", "idempotency_key", "step", "tries")
+    __slots__ = (
+        "_db",
+        "_external",
+        "_saga",
+        "_taker",
+        "_touched",
+        "attempt",
+        "deadline_ms",
+        "idempotency_key",
+        "step",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -30,10 +56,14 @@ class Context:
         deadline_ms: int = 0,
         external: bool = False,
         db: sqlite3.Connection | None = None,
+        taker: Taker | None = None,
+        touched: Touched | None = None,
     ) -> None:
         self._saga = saga
         self._external = external
         self._db = db
+        self._taker = taker
+        self._touched = touched
         self.step: Final = step
         """The step's name."""
         self.idempotency_key: Final = idempotency_key
@@ -69,6 +99,48 @@ class Context:
                 "start the service with --fence sqlite:PATH",
             )
         return self._db
+
+    def hold(self, what: str | Hold, *, wait: bool = True) -> None:
+        """Hold something until the saga has ended, or this step was undone: `ctx.hold("sku:42")`.
+
+        A text is for one saga at a time; `Hold.shared` and `Hold.counted` make other holds. What a call holds is
+        committed with its effect and its outcome. Where another saga is in the way, the call ends here, nothing of it
+        stays, and it is made again, from its beginning, when that saga is through. With `wait=False`, and where the
+        service says `waiting="fail"`, it raises `Held` instead, which is a rejection unless it is caught. What its own
+        saga holds already is never in the way.
+
+        Raises FenceError in an external action (SAGA-E408), in a compensation (SAGA-E409), past the pivot (SAGA-E407)
+        and for more than 64 holds in one call (SAGA-E411), and UsageError (SAGA-E410) for what cannot be held.
+        """
+        if self._external:
+            raise FenceError(
+                "SAGA-E408",
+                f"step {self.step!r} is external, so it has no transaction that a hold could be in",
+                "let a plain step before it hold: what is held stays until the saga has ended",
+            )
+        if self._taker is None:
+            raise FenceError(
+                "SAGA-E409",
+                f"the compensation of step {self.step!r} wants to hold something, and it must never wait",
+                "what the step itself holds is still held while it is compensated",
+            )
+        self._taker.take(as_hold(what), wait=wait)
+
+    def reads(self, key: str) -> None:
+        """Say that what this call writes depends on what it reads here, for `sagacore isolation`.
+
+        It does nothing unless the process records accesses.
+        """
+        if self._touched is not None:
+            self._touched.note("read", key)
+
+    def writes(self, key: str) -> None:
+        """Say that this call changes something, for `sagacore isolation`.
+
+        It does nothing unless the process records accesses.
+        """
+        if self._touched is not None:
+            self._touched.note("write", key)
 
     def __repr__(self) -> str:
         return f"saga={self.saga_id} step={self.step} attempt={self.attempt} tries={self.tries}"

@@ -31,6 +31,8 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E120": "a saga has no steps",
     "SAGA-E121": "the plan compiler refuses the saga",
     "SAGA-E122": "a step that is declared to need no compensation has one",
+    "SAGA-E123": "an external action declares holds",
+    "SAGA-E124": "a step past the pivot declares holds",
     # Payloads: inputs and results.
     "SAGA-E201": "a type cannot be a payload",
     "SAGA-E202": "a value is not of its declared type",
@@ -53,6 +55,12 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E404": "the fence's database cannot be opened",
     "SAGA-E405": "the fence's database belongs to another service or version",
     "SAGA-E406": "a handler tried to end the transaction that it is in",
+    "SAGA-E407": "a step past the pivot cannot hold",
+    "SAGA-E408": "an external action cannot hold",
+    "SAGA-E409": "a compensation cannot hold",
+    "SAGA-E410": "a hold is not allowed",
+    "SAGA-E411": "a call holds too many resources",
+    "SAGA-E412": "the table of holds in memory is full",
     # Protocol and processes.
     "SAGA-E501": "a peer broke the protocol",
     "SAGA-E502": "the broker speaks another version of the protocol",

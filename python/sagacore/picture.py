@@ -1,8 +1,12 @@
-"""A saga as text: what runs after what, what is undone after what, and how many messages that takes."""
+"""Sagas as text: what runs after what, what is undone after what, how many messages that takes, who waits for whom."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sagacore.answers import Deadlock
 
 
 class Order:
@@ -64,3 +68,16 @@ def _close(step: int, before: Mapping[int, set[int]], closed: dict[int, set[int]
 def counted(count: int, thing: str) -> str:
     """A number with its noun: `1 message`, `7 messages`."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def deadlock_text(found: Deadlock) -> str:
+    """Who waited for what that the next one had, and who gave way."""
+    cycle = found["cycle"]
+    took = "" if found["detection_ms"] is None else f" after {found['detection_ms']} ms"
+    what = "wound" if found["is_wound"] else "deadlock"
+    lines = [f"{what} {found['number']}: {found['victim']} gave way{took}"]
+    for at, wait in enumerate(cycle):
+        has = cycle[(at + 1) % len(cycle)]["saga"]
+        if not (found["is_wound"] and at == len(cycle) - 1):
+            lines.append(f"  {wait['saga']} --- {wait['service']} {wait['resource']} --> {has}")
+    return "\n".join(lines)

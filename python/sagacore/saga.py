@@ -100,6 +100,13 @@ class Saga(Generic[In, Out]):
         """The steps by their number: in the order in which they were added."""
         return tuple(node.step for node in self._shape.nodes)
 
+    @property
+    def may_follow(self) -> list[tuple[int, int]]:
+        """Pairs of steps, by their numbers, of which the first may run when the second has: also side by side."""
+        nodes = self._shape.nodes
+        numbers = range(len(nodes))
+        return [(a, b) for a in numbers for b in numbers if a != b and a not in nodes[b].ancestors]
+
     @overload
     def then(
         self,
@@ -199,6 +206,7 @@ class Saga(Generic[In, Out]):
         steps = []
         for number, node in enumerate(shape.nodes):
             _check_undo(shape, number, undoable)
+            _check_holds(shape, number, undoable)
             compensable = number in undoable and node.step.compensable
             flags = _PIVOT * (number == shape.pivot) | _COMPENSABLE * compensable
             names = (node.step.name, node.step.service, node.step.result_bytes, flags)
@@ -410,4 +418,15 @@ def _check_undo(shape: _Shape, number: int, undoable: frozenset[int]) -> None:
             f"step {step.title!r} of saga {shape.name!r} may have to be undone, and has no compensation",
             f"write one with @{step.name}.compensation, declare compensation=False if it has no effect, or put it past "
             "the pivot",
+        )
+
+
+def _check_holds(shape: _Shape, number: int, undoable: frozenset[int]) -> None:
+    step = shape.nodes[number].step
+    declares = step.implementation is not None and step.implementation.holds is not None
+    if declares and number not in undoable and number != shape.pivot:
+        raise DefinitionError(
+            "SAGA-E124",
+            f"step {step.title!r} of saga {shape.name!r} declares holds, and stands past the pivot",
+            "what is past the pivot must succeed, so it never waits: let a step before it hold",
         )

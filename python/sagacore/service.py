@@ -7,9 +7,10 @@ from typing import Any, Concatenate, Protocol, TypeVar, overload
 
 from sagacore import signatures
 from sagacore.errors import DefinitionError
+from sagacore.holds import Declared, Waiting
 from sagacore.limits import RESULT_BYTES_DEFAULT
 from sagacore.signatures import MISSING
-from sagacore.steps import TIMEOUT_S_DEFAULT, Options, Retry, Step, check_name
+from sagacore.steps import TIMEOUT_S_DEFAULT, Options, Retry, Step, check_name, check_waiting
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -25,10 +26,16 @@ class ActionDecorator(Protocol):
 
 
 class Service:
-    """A named set of steps. `sagacore service module:object` runs it as a process, as often as it is started."""
+    """A named set of steps. `sagacore service module:object` runs it as a process, as often as it is started.
 
-    def __init__(self, name: str) -> None:
+    `waiting` says what `ctx.hold` does when another saga is in the way. "detect": wait, and where sagas wait for each
+    other, the youngest of them is compensated and started anew. "wound-wait": wait for older sagas, and have younger
+    ones compensated and started anew. "fail": do not wait, raise `Held`. Raises DefinitionError for what cannot be.
+    """
+
+    def __init__(self, name: str, *, waiting: Waiting = "detect") -> None:
         self.name = check_name(name, "service")
+        self.waiting = check_waiting(waiting)
         self._steps: dict[str, Step[Any, Any]] = {}
 
     @property
@@ -84,6 +91,7 @@ class Service:
                 needs=needs,
                 result_bytes=result_bytes,
                 compensation=compensation,
+                waiting=self.waiting,
             )
         )
 
@@ -101,6 +109,7 @@ class Service:
         timeout: float = ...,
         retry: Retry = ...,
         external: bool | None = ...,
+        holds: Declared | None = ...,
         result_bytes: int = ...,
         compensation: bool | None = ...,
     ) -> ActionDecorator: ...
@@ -113,6 +122,7 @@ class Service:
         timeout: float = TIMEOUT_S_DEFAULT,
         retry: Retry = Retry(),  # noqa: B008 - it is frozen
         external: bool | None = None,
+        holds: Declared | None = None,
         result_bytes: int = RESULT_BYTES_DEFAULT,
         compensation: bool | None = None,
     ) -> Any:
@@ -122,7 +132,7 @@ class Service:
         other options are those of `Service.step` and `Step.action`. Raises DefinitionError or PayloadError for what
         cannot be.
         """
-        options = Options(timeout, retry, external)
+        options = Options(timeout, retry, external, holds)
 
         def declare(function: Callable[..., Any]) -> Step[Any, Any]:
             signature = signatures.read(function)
@@ -140,6 +150,7 @@ class Service:
                 needs=signature.asked,
                 result_bytes=result_bytes,
                 compensation=compensation,
+                waiting=self.waiting,
             )
             step.implement(function, signature, options)
             return self._add(step)

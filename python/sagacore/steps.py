@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, TypeAlias, TypeVar, overload
 
@@ -12,6 +12,7 @@ import msgspec
 from sagacore import payloads, signatures
 from sagacore.context import Context
 from sagacore.errors import DefinitionError
+from sagacore.holds import WAITING, Declared, Hold, Waiting
 from sagacore.limits import DEADLINE_MS_MAX, NAME_BYTES_MAX, RESULT_BYTES_DEFAULT, RETRY_LATER_MS_MAX, SECTION_BYTES_MAX
 from sagacore.payloads import type_name
 from sagacore.signatures import MISSING, Signature
@@ -26,14 +27,6 @@ CompensationFunction: TypeAlias = Callable[Concatenate[In, Out | None, ...], Awa
 
 TIMEOUT_S_DEFAULT: Final = 10.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class Rejected(Exception):
-    """A business no: nothing of the step took effect, and the saga is compensated. Never retried."""
-
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +61,7 @@ class Options:
     timeout: float = TIMEOUT_S_DEFAULT
     retry: Retry = Retry()  # noqa: RUF009 - it is frozen
     external: bool | None = None
+    holds: Declared | None = None
 
     def __post_init__(self) -> None:
         check_range("timeout in milliseconds", round(self.timeout * 1000), 1, DEADLINE_MS_MAX)
@@ -79,7 +73,7 @@ class Action:
 
     `bind(input, results, context)` calls the function with decoded values; the results stand in the order of the
     step's `needs`, whatever the function's own order is. What it gives is to be awaited where `is_async`. `arrange` is
-    for many calls: see `signatures.arranger`.
+    for many calls: see `signatures.arranger`. `holds(input)` is what it holds, taken before it is called.
     """
 
     function: Callable[..., Any]
@@ -93,6 +87,7 @@ class Action:
     input: payloads.Codec[Any]
     needs: tuple[payloads.Codec[Any], ...]
     output: payloads.Codec[Any]
+    holds: Declared | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +123,11 @@ class Step(Generic[In, Out]):
         needs: Sequence[Any] = (),
         result_bytes: int = RESULT_BYTES_DEFAULT,
         compensation: bool | None = None,
+        waiting: Waiting = "detect",
     ) -> None:
         self.name: Final = check_name(name, "step")
         self.service: Final = service
+        self.waiting: Final = check_waiting(waiting)
         self.input: Final[Any] = _normal(input)
         self.output: Final[Any] = _normal(output)
         self.needs: Final[tuple[Any, ...]] = tuple(needs)
@@ -160,7 +157,14 @@ class Step(Generic[In, Out]):
     def action(self, function: ActionFunction[In, Out], /) -> Step[In, Out]: ...
     @overload
     def action(
-        self, function: None = None, /, *, timeout: float = ..., retry: Retry = ..., external: bool | None = ...
+        self,
+        function: None = None,
+        /,
+        *,
+        timeout: float = ...,
+        retry: Retry = ...,
+        external: bool | None = ...,
+        holds: Callable[[In], Iterable[str | Hold]] | None = ...,
     ) -> Callable[[ActionFunction[In, Out]], Step[In, Out]]: ...
     def action(
         self,
@@ -170,13 +174,15 @@ class Step(Generic[In, Out]):
         timeout: float = TIMEOUT_S_DEFAULT,
         retry: Retry = Retry(),  # noqa: B008 - it is frozen
         external: bool | None = None,
+        holds: Declared | None = None,
     ) -> Any:
         """Implement the step: `@charge.action` or `@charge.action(timeout=3)` above a function.
 
         `timeout` is in seconds. `external` says that the effect lies outside of the service's database; it is so for
-        every async function. Raises DefinitionError where the function is not what the contract says.
+        every async function. `holds` gives, by the saga's input, what is to be held before the function is called, in
+        this order: see `Context.hold`. Raises DefinitionError where the function is not what the contract says.
         """
-        options = Options(timeout, retry, external)
+        options = Options(timeout, retry, external, holds)
 
         def implement(function: ActionFunction[In, Out]) -> Step[In, Out]:
             return self.implement(function, signatures.read(function), options)
@@ -216,11 +222,18 @@ class Step(Generic[In, Out]):
             raise _twice(self, "action", function)
         self._check_contract(function, signature)
         asynchronous = signatures.is_async(function)
+        external = _external(function, asynchronous, options)
+        if external and options.holds is not None:
+            raise DefinitionError(
+                "SAGA-E123",
+                f"{signatures.describe(function)} is external, and declares holds",
+                "let a plain step before it hold: what is held stays until the saga has ended",
+            )
         order = tuple(self.needs.index(need) for need in signature.asked)
         self.implementation = Action(
             function=function,
             is_async=asynchronous,
-            external=_external(function, asynchronous, options),
+            external=external,
             timeout_s=float(options.timeout),
             retry=options.retry,
             wants_context=signature.wants_context,
@@ -229,6 +242,7 @@ class Step(Generic[In, Out]):
             input=self.input_codec,
             needs=self.need_codecs,
             output=self.output_codec,
+            holds=options.holds,
         )
         return self
 
@@ -310,6 +324,13 @@ def check_range(option: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise DefinitionError("SAGA-E111", f"{option} is {value}", f"it must be between {low} and {high}")
     return value
+
+
+def check_waiting(waiting: Waiting) -> Waiting:
+    """The policy itself, or DefinitionError (SAGA-E111)."""
+    if waiting not in WAITING:
+        raise DefinitionError("SAGA-E111", f"waiting is {waiting!r}", f"it is one of {', '.join(map(repr, WAITING))}")
+    return waiting
 
 
 def _list(types: Sequence[Any]) -> str:

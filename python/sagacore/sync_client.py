@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Self, TypeVar, overload
 
 import uvloop
 
-from sagacore.answers import StuckSaga
+from sagacore.answers import Deadlock, StuckSaga
 from sagacore.client import TIMEOUT_S_DEFAULT, Client, Handle, Resolution
 from sagacore.errors import SagacoreError, UsageError
 from sagacore.many import CHUNK, Many
@@ -119,6 +119,10 @@ class SyncClient:
     def stuck(self) -> list[StuckSaga]:
         """See `Client.stuck`."""
         return self._run(self._client.stuck())
+
+    def deadlocks(self) -> list[Deadlock]:
+        """See `Client.deadlocks`."""
+        return self._run(self._client.deadlocks())
 
     def resolve(self, id: str, step: int, action: Resolution, *, reason: str = "", result: bytes = b"") -> None:
         """See `Client.resolve`."""

@@ -54,6 +54,11 @@ def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def now_ns() -> int:
+    """The same clock in nanoseconds: to put in order what several processes of a machine have done."""
+    return time.monotonic_ns()
+
+
 class PeerCore(Protocol):
     """What a link drives: the core of a client, a service or a coordinator."""
 

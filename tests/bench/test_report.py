@@ -25,6 +25,28 @@ THROUGHPUT: dict[str, Any] = {
 PARKED = {**PROMISES, "parked": 1_000, "beside": ROW, "none": ROW, "ratio": 0.97, "broker": {"bytes_per_saga": 99}}
 
 
+CONTENTION: dict[str, Any] = {
+    "durability": "sync",
+    "sagas": 300,
+    "things": 1_000,
+    "in_flight": 60,
+    "rows": [
+        {
+            "skew": 0.8,
+            "holds": 4,
+            "waiting": "detect",
+            "completed_per_s": 202.4,
+            "completed": 1.0,
+            "aborts": 0.025,
+            "wasted": 0.011,
+            "p50_ms": 66.2,
+            "p99_ms": 1_777.0,
+            "detection_p99_ms": 4,
+        }
+    ],
+}
+
+
 def measured(figures: dict[str, Any]) -> dict[str, Any]:
     about = {"date": "2026-01-02", "command": "python -m bench", "took_s": 3}
     return {"about": {**about, "machine": report.machine(), "versions": report.versions()}, "figures": figures}
@@ -37,6 +59,12 @@ def test_a_page_has_goals_and_the_parts_that_were_measured() -> None:
     assert "## Throughput" in page
     assert "## Parked" in page
     assert "## Growth" not in page
+
+
+def test_policies_of_contention_are_rows() -> None:
+    page = render({"contention": measured(CONTENTION)})
+    assert "300 sagas a row over 1,000 things, 60 in flight" in page
+    assert "| 0.8, 4, detect | 202 | 100% | 2.5% | 1.1% | 66 | 1,777 | 4 |" in page
 
 
 def test_what_is_measured_replaces_its_own_part_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import msgspec
 
 from sagacore import Context, Rejected, Retry, Service
 from sagacore.fences import SqliteFence, Watermark
-from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict, Work
+from sagacore.fences.calls import Call, Ended, Handler, Stage, Verdict
+from sagacore.fences.work import Work
 
 LOG, CLASS, CLASSES = 9, 5, 21
 
@@ -89,6 +90,8 @@ class World:
         deadline_ms: int = 0,
         phase: int = 0,
         log: int = LOG,
+        place: int = 0,
+        freed: tuple[tuple[bytes, int], ...] = (),
     ) -> Call:
         """A delivery, on its way to the fence."""
         handler = self.handlers[name]
@@ -96,7 +99,8 @@ class World:
         amount = msgspec.msgpack.encode(Amount(cents))
         key = f"{sequence}-{attempt}-{handler.step_name}"
         judged_by = (phase, log, CLASS)
-        work: Work = (0, handler.is_undo, 0, saga, attempt, deliveries, deadline_ms, key, amount, (), 64, judged_by)
+        call = (0, handler.is_undo, 0, saga, attempt, deliveries, deadline_ms, key, amount, (), 64)
+        work: Work = (*call, judged_by, (place, sequence, freed, False))
         return Call(handler, work, Stage.INTENT if handler.is_external else Stage.WHOLE)
 
 

@@ -9,6 +9,7 @@ import pytest
 from sagacore import Client, Compensated, Completed, ProtocolError, Status, UnknownSaga, UsageError
 from sagacore import session as session_module
 from sagacore.codes import CauseCode, Kind, OutcomeCode, Refusal, Section, StatusCode
+from sagacore.picture import deadlock_text
 from tests.fake_broker import BY_KEY, FakeBroker, compensated, pack_any
 from tests.small_shop import DONE, ORDER, Paid, buy
 
@@ -130,6 +131,27 @@ def test_stuck_sagas_are_listed(broker: FakeBroker) -> None:
         assert await client.stuck() == [
             {"id": "0-1-00000007", "saga": "buy", "phase": "compensating", "steps": {"pay": 2}}
         ]
+
+    run(body)
+
+
+def test_deadlocks_are_asked_for_until_there_are_no_more(broker: FakeBroker) -> None:
+    hops = [["0-1-00000007", "cars", "car"], ["0-2-00000007", "rooms", "room:7"]]
+    pages = [[2, [[1, 5_000, 4, "0-2-00000007", False, hops]]], [3, [[2, 5_010, None, "0-2-00000007", True, hops]]]]
+
+    async def body(client: Client) -> None:
+        broker.pages = [*pages, [3, []]]
+        first, second = await client.deadlocks()
+        assert (first["number"], first["detection_ms"], first["cycle"][1]["resource"]) == (1, 4, "room:7")
+        assert deadlock_text(first) == (
+            "deadlock 1: 0-2-00000007 gave way after 4 ms\n"
+            "  0-1-00000007 --- cars car --> 0-2-00000007\n"
+            "  0-2-00000007 --- rooms room:7 --> 0-1-00000007"
+        )
+        assert deadlock_text(second) == ("wound 2: 0-2-00000007 gave way\n  0-1-00000007 --- cars car --> 0-2-00000007")
+        broker.stats = [[1]]
+        with pytest.raises(ProtocolError):
+            await client.deadlocks()
 
     run(body)
 

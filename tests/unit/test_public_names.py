@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import sagacore
-from sagacore import Context, Retry, Saga, Service, Step
+from sagacore import Context, Hold, Retry, Saga, Service, Step
 
 NAMES = [
     "BrokerUnavailable",
@@ -21,6 +21,8 @@ NAMES = [
     "Ended",
     "FenceError",
     "Handle",
+    "Held",
+    "Hold",
     "KeyConflict",
     "Outcome",
     "OutcomeTimeout",
@@ -43,28 +45,30 @@ NAMES = [
 ]
 
 MEMBERS: list[tuple[object, str]] = [
-    (Service("s"), "action check name step steps"),
+    (Service("s"), "action check name step steps waiting"),
     (
         Step("t", "s", input=int, output=int),
         """action compensable compensation declared_compensation implement implementation input input_codec name
-        need_codecs needs output output_codec result_bytes service title undo""",
+        need_codecs needs output output_codec result_bytes service title undo waiting""",
     ),
     (
         Saga("s", int),
         (
-            "deadline decode_result decode_results definition describe encode_input encode_inputs input name plan "
-            "step steps then"
+            "deadline decode_result decode_results definition describe encode_input encode_inputs input "
+            "may_follow name plan step steps then"
         ),
     ),
-    (Context(bytes(16), "t", ""), "attempt db deadline_ms idempotency_key saga_id step tries"),
+    (Context(bytes(16), "t", ""), "attempt db deadline_ms hold idempotency_key reads saga_id step tries writes"),
     (Retry(), "delay_ms first_ms last_ms tries"),
+    (Hold("x"), "amount counted kind mode of resource shared"),
 ]
 
 PARAMETERS = [
-    (Service.__init__, "name"),
+    (Service.__init__, "name waiting"),
     (Service.step, "name input output needs result_bytes compensation"),
-    (Service.action, "function name timeout retry external result_bytes compensation"),
-    (Step.action, "function timeout retry external"),
+    (Service.action, "function name timeout retry external holds result_bytes compensation"),
+    (Step.action, "function timeout retry external holds"),
+    (Context.hold, "what wait"),
     (Step.compensation, "function timeout retry external"),
     (Saga.__init__, "name input deadline undo input_bytes"),
     (Saga.then, "step more pivot undo_before returns"),

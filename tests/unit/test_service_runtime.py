@@ -17,8 +17,9 @@ import pytest
 from sagacore import Context, FenceError, ProtocolError, Rejected, Retry, Service
 from sagacore._core import Worker, WorkerMisuse, fence_on_run
 from sagacore.fences.batch import Columns
-from sagacore.fences.calls import Handler, Verdict, Work
+from sagacore.fences.calls import Handler, Verdict
 from sagacore.fences.rows import RowState
+from sagacore.fences.work import Work
 from sagacore.processes import service as runtime
 from sagacore.processes.service import ServiceOptions, ServiceProcess
 
@@ -45,6 +46,7 @@ class FakeCore:
         self.finishes = 0
         self.next: list[Work] = []
         self.ready: list[Work] = []
+        self.let_go: list[tuple[bytes, int, int]] = []
         self.running: dict[int, Work] = {}
         self.told: tuple[int, int, int, list[int], list[int]] | None = None
 
@@ -62,6 +64,10 @@ class FakeCore:
 
     def works(self, tickets: list[int]) -> list[Work]:
         return [self.running[ticket] for ticket in tickets]
+
+    def take_let_go(self) -> list[tuple[bytes, int, int]]:
+        let_go, self.let_go = self.let_go, []
+        return let_go
 
     def batches(self, works: list[Work]) -> list[Columns]:
         """In batches of neighbours that are alike, as the core does it with all that are."""
@@ -134,7 +140,8 @@ class Bench:
         order, key = msgspec.msgpack.encode(Order(number)), f"key-{self.tickets}"
         encoded = tuple(msgspec.msgpack.encode(result) for result in results)
         at = self.steps.index(step)
-        return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, (phase, 9, 5))
+        judged_by, hold = (phase, 9, 5), (at, self.tickets, (), False)
+        return (self.tickets, undo, at, saga, 0, deliveries, 0, key, order, encoded, 256, judged_by, hold)
 
     def deliver(self, *works: Work) -> None:
         self.core.ready.extend(works)

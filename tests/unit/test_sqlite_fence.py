@@ -92,7 +92,7 @@ def test_past_the_pivot_nothing_is_rejected_or_given_up(fenced: Fenced) -> None:
 
 def test_a_result_that_is_too_large_is_not_committed(fenced: Fenced) -> None:
     call = fenced.world.call("book", 16)
-    call.work = (*call.work[:10], 10, call.work[11])
+    call.work = (*call.work[:10], 10, *call.work[11:])
     [ended] = fenced.do(call)
     assert ended is not None
     assert ended[0] is Verdict.RETRY
@@ -290,8 +290,8 @@ where = sys.argv[2]
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 handler = world.handlers["book"]
 real = handler.start
-def start(work, db=None):
-    value = real(work, db)
+def start(work, db=None, holding=None):
+    value = real(work, db, holding)
     if where == "after the effect":
         kill()
     return value

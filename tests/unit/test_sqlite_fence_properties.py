@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sagacore import Rejected
-from sagacore.fences.calls import Call, Ended, Verdict, Work, judge
+from sagacore.fences.calls import Call, Ended, Verdict, judge
+from sagacore.fences.work import Work
 from tests.unit.fence_world import Booked, Fenced, World, told
 
 SAGAS = (1, 2)
@@ -69,8 +70,8 @@ class Run:
         fenced.now_ms = self.now_ms
         return fenced
 
-    def book(self, work: Work, db: Any = None) -> Any:
-        value = self.start_book(work, db)
+    def book(self, work: Work, db: Any = None, holding: Any = None) -> Any:
+        value = self.start_book(work, db, holding)
         if self.is_killing:
             raise Killed
         return value

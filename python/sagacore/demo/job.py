@@ -15,6 +15,8 @@ from rich.console import Console
 
 from sagacore import Client, Saga, SagacoreError
 
+from .contention import job as contention
+from .contention.load import Figures
 from .failure import DemoFailed
 from .fleet import Fleet
 from .kills import plan_kills
@@ -48,6 +50,13 @@ def run(options: DemoOptions) -> int:
     keep = options.keep is not None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if options.contention:
+                figures = runner.run(_contend_in(folder, options, console))
+                keep |= not contention.passed(figures)
+                contention.report(figures, console)
+                if options.json:
+                    console.file.write(json.dumps(contention.as_json(figures)) + "\n")
+                return 0 if contention.passed(figures) else FAILED
             result = runner.run(_run_in(folder, options, console))
     except DemoFailed as failed:
         keep = True
@@ -70,10 +79,19 @@ def run(options: DemoOptions) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Result:
+def _stop_on_signal() -> None:
     running = asyncio.current_task()
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)  # as Ctrl-C: tidy up, then end
+
+
+async def _contend_in(folder: Path, options: DemoOptions, console: Console) -> Figures:
+    _stop_on_signal()
+    return await contention.contend(folder, options, console)
+
+
+async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Result:
+    _stop_on_signal()
     orders = list(incoming_orders(options.orders, reject=options.reject, seed=options.seed))
     await asyncio.to_thread(
         open_shop,

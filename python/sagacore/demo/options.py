@@ -33,7 +33,11 @@ class DemoOptions:
     coordinators: int = 1
     """Coordinators that share the sagas."""
     workers: int = 1
-    """Processes for each of the four services."""
+    """Processes for each service."""
+    contention: bool = False
+    """Instead of the shop, trips that take the same things in opposite orders, from three services."""
+    detect_deadlocks: bool = True
+    """Whether the broker finds and resolves deadlocks. Without it, trips that wait for each other never end."""
     seed: int = 1
     """Decides what the customers order."""
     keep: Path | None = None

@@ -10,11 +10,12 @@ from typing import Any, Final, TypeAlias
 
 from sagacore import payloads
 from sagacore.context import Context
-from sagacore.steps import Action, Compensation, Rejected, Step
+from sagacore.fences.holding import Holding
+from sagacore.fences.work import Phase, Work
+from sagacore.isolation import Journal, Recorder
+from sagacore.rejection import Rejected
+from sagacore.steps import Action, Compensation, Step
 
-Work: TypeAlias = tuple[int, bool, int, bytes, int, int, int, str, bytes, tuple[bytes, ...], int, tuple[int, int, int]]
-"""All that the core knows of a call; `sagacore._core` describes its parts. Read through `Call` where speed does not
-matter."""
 Ended: TypeAlias = tuple["Verdict", bytes]
 """How a call ended, and the payload that goes with it."""
 
@@ -43,14 +44,6 @@ class Verdict(enum.IntEnum):
     GAVE_UP_CLEAN = 8
     BLOCKED = 9
     VICTIM = 10
-
-
-class Phase(enum.IntEnum):
-    """Where a step stands relative to the pivot."""
-
-    BEFORE = 0
-    PIVOT = 1
-    PAST = 2
 
 
 class Stage(enum.Enum):
@@ -104,15 +97,27 @@ class Handler:
             self._decode_results = tuple([need.decode_all for need in implementation.needs])
             self._encode_all = implementation.output.encode_all
         self.wants_context: Final = implementation.wants_context
+        self.waiting: Final = step.waiting
+        self.recorder: Recorder | None = None
+        """Records what calls touch, where that was asked for."""
+        self.declared: Final = None if isinstance(implementation, Compensation) else implementation.holds
+        self.uses_database: Final = self.wants_context or self.declared is not None
+        """Whether a call of it may change anything in the fence's database."""
+        self.may_hold: Final = self.uses_database and not self.is_undo and not self.is_external
 
-    def start(self, work: Work, db: Any = None) -> Any:
+    def start(self, work: Work, db: Any = None, holding: Holding | None = None) -> Any:
         """Call the function with decoded values. What it gives is to be awaited where `is_async`.
 
         A compensation gets the result that stands in the work, or None where there is none.
         """
         implementation = self._implementation
         given = implementation.input.decode(work[8])
-        context = self.context(work, db) if self.wants_context else _NO_CONTEXT
+        journal = None if self.recorder is None else self.recorder.begin(*self.named(work), is_undo=self.is_undo)
+        if holding is not None:
+            holding.journal = journal
+        if self.declared is not None and holding is not None:
+            holding.take_all(self.declared, given)
+        context = self.context(work, db, holding, journal) if self.wants_context else _NO_CONTEXT
         if self.is_undo:
             result = implementation.result.decode(work[9][0]) if work[9] else None
             return implementation.bind(given, result, context)
@@ -122,15 +127,23 @@ class Handler:
         return implementation.bind(given, tuple([need.decode(result) for need, result in needs]), context)
 
     def start_all(
-        self, inputs: Sequence[bytes], results: Sequence[Sequence[bytes | None]], contexts: Sequence[Context]
+        self,
+        inputs: Sequence[bytes],
+        results: Sequence[Sequence[bytes | None]],
+        contexts: Sequence[Context],
+        holdings: Sequence[Holding | None] = (),
     ) -> list[Any]:
         """Call a plain function once for each input, in order. Gives what the calls gave, or `Raised`.
 
-        `results` and `contexts` are by input too; contexts matter only where it `wants_context`. Raises what decoding
-        raises, before anything was called.
+        `results`, `contexts` and `holdings` are by input too; contexts matter only where it `wants_context`. Raises
+        what decoding raises, before anything was called.
         """
         columns = [decode(column) for decode, column in zip(self._decode_results, results, strict=True)]
-        calls = map(self._function, *self._arrange(self._decode_inputs(inputs), columns, contexts))
+        arranged = self._arrange(self._decode_inputs(inputs), columns, contexts)
+        if self.declared is None:
+            calls = map(self._function, *arranged)
+        else:
+            calls = map(self._start_holding, holdings, *arranged)
         values: list[Any] = []
         while len(values) < len(inputs):
             try:
@@ -140,6 +153,12 @@ class Handler:
             except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
                 values.append(Raised(error))
         return values
+
+    def _start_holding(self, holding: Holding | None, given: Any, *rest: Any) -> Any:
+        assert self.declared is not None
+        assert holding is not None
+        holding.take_all(self.declared, given)
+        return self._function(given, *rest)
 
     def encode(self, value: Any, bytes_max: int) -> bytes:
         """The payload of a success. Raises PayloadError for a value that is not of its type, or too large."""
@@ -180,7 +199,13 @@ class Handler:
         else:
             self.is_quick = self.mean_s <= QUICK_AGAIN_S
 
-    def context(self, work: Work, db: Any = None) -> Context:
+    def named(self, work: Work) -> tuple[bytes, int, str]:
+        """Saga, attempt and step, as a recorder knows a call."""
+        return work[3], work[4] + 1, self.step_name
+
+    def context(
+        self, work: Work, db: Any = None, holding: Holding | None = None, journal: Journal | None = None
+    ) -> Context:
         """What a call of the function is told."""
         return Context(
             work[3],
@@ -191,6 +216,8 @@ class Handler:
             deadline_ms=work[6],
             external=self.is_external,
             db=db,
+            taker=holding,
+            touched=journal,
         )
 
 
@@ -200,7 +227,7 @@ _NO_CONTEXT: Final = Context(bytes(16), "", "")
 class Call:
     """Work on its way: what is asked of the fence, and what is known of its end."""
 
-    __slots__ = ("ended", "error", "handler", "proposed", "stage", "try_mark", "was_tried", "work")
+    __slots__ = ("ended", "error", "handler", "holding", "proposed", "stage", "try_mark", "was_tried", "work")
 
     def __init__(self, handler: Handler, work: Work, stage: Stage) -> None:
         self.handler = handler
@@ -216,6 +243,8 @@ class Call:
         """How the work ended."""
         self.error: BaseException | None = None
         """What the handler raised."""
+        self.holding: Holding | None = None
+        """What it holds: set by the fence before it is called."""
 
     @property
     def ticket(self) -> int:
@@ -231,6 +260,11 @@ class Call:
     def phase(self) -> int:
         """Where the step stands relative to the pivot: see `Phase`."""
         return self.work[11][0]
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the call ended where another saga held what it asked for."""
+        return self.holding is not None and self.holding.is_stopped
 
     def give_result(self, result: bytes | None) -> None:
         """Put the action's result, as the fence has it, into the work of its compensation."""
@@ -254,9 +288,12 @@ def attempt(call: Call, db: Any = None) -> None:
     handler = call.handler
     call.error = None
     try:
-        call.proposed = (handler.success, handler.encode(handler.start(call.work, db), call.work[10]))
+        value = handler.start(call.work, db, call.holding)
+        if not note_stopped(call):
+            call.proposed = (handler.success, handler.encode(value, call.work[10]))
     except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
-        note_failure(call, error)
+        if not note_stopped(call):
+            note_failure(call, error)
 
 
 async def attempt_async(call: Call) -> None:
@@ -272,6 +309,20 @@ async def attempt_async(call: Call) -> None:
         raise  # by whom, its caller knows
     except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
         note_failure(call, TimeoutError(f"no end after {handler.timeout_s:g} s") if timeout.expired() else error)
+
+
+def note_stopped(call: Call) -> bool:
+    """Note that the call has to wait, or that its saga gives way, whatever the handler made of that."""
+    if call.holding is None or not call.holding.is_stopped:
+        return False
+    call.error = None
+    call.proposed = stopped(call.holding)
+    return True
+
+
+def stopped(holding: Holding) -> Ended:
+    """How a call ended that met another saga's hold."""
+    return (Verdict.BLOCKED, holding.blocked) if holding.blocked is not None else (Verdict.VICTIM, holding.lost or b"")
 
 
 def note_failure(call: Call, error: BaseException, *, takes_back: bool = False) -> None:

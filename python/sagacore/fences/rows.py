@@ -29,9 +29,12 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from sagacore.errors import FenceError
-from sagacore.fences.calls import Ended, Verdict, Work
+from sagacore.fences.calls import Ended, Verdict
+from sagacore.fences.work import Work
 
-VERSION: Final = 2
+VERSION: Final = 3
+UPGRADED: Final = 2
+"""Files of this version have no table of holds yet, and get one."""
 FORGET_MAX: Final = 1_000
 """Rows forgotten in one transaction: more would hold up what is on its way."""
 
@@ -142,6 +145,11 @@ class Row(NamedTuple):
     busy_from_ms: int
     busy_until_ms: int
 
+    @staticmethod
+    def tombstone() -> Row:
+        """What an UNDO leaves where no action was."""
+        return Row(RowState.TOMBSTONE, 0, b"", 1, 0, 0)
+
     @property
     def ended(self) -> Ended:
         """What a repetition is answered with."""
@@ -176,6 +184,9 @@ class Rows:
         if found is None:
             found = (service, VERSION)
             self._cursor.execute("insert into sagacore_fence_state (only, service, version) values (1, ?, ?)", found)
+        if found == (service, UPGRADED):
+            found = (service, VERSION)
+            self._cursor.execute("update sagacore_fence_state set version = ?", (VERSION,))
         if found != (service, VERSION):
             raise FenceError(
                 "SAGA-E405",
@@ -205,8 +216,8 @@ class Rows:
         told = self._stored.get(log)
         return told is not None and sequence < told.marks[deadline_class] and sequence not in told.exceptions
 
-    def learn(self, told: Watermark) -> None:
-        """Store a watermark, unless what is stored is later."""
+    def learn(self, told: Watermark) -> Watermark:
+        """Store a watermark, unless what is stored is later, and give what is stored."""
         self._cursor.execute(
             "insert into sagacore_fence_watermark (log, boot, as_of_lsn, marks, exceptions) values (?, ?, ?, ?, ?) "
             "on conflict (log) do update set "
@@ -215,11 +226,11 @@ class Rows:
             "where (excluded.boot, excluded.as_of_lsn) > (boot, as_of_lsn)",
             (*told[:3], json.dumps(list(told.marks)), json.dumps(list(told.exceptions))),
         )
-        self._stored[told.log] = self._read_watermark(told.log)
+        stored = self._stored[told.log] = self._read_watermark(told.log)
+        return stored
 
-    def forget(self, log: int) -> int:
-        """Delete rows of a log that its stored watermark has passed, at most so many, and say how many."""
-        told = self._stored[log]
+    def forget(self, told: Watermark) -> int:
+        """Delete rows that a stored watermark has passed, at most so many, and say how many."""
         exceptions = json.dumps(list(told.exceptions))
         left = FORGET_MAX
         for deadline_class, mark in enumerate(told.marks):
@@ -228,7 +239,7 @@ class Rows:
                 "(select log, class, sequence, rest, attempt, step from sagacore_fence "
                 "where log = ? and class = ? and sequence < ? "
                 "and sequence not in (select value from json_each(?)) limit ?)",
-                (log, deadline_class, mark, exceptions, left),
+                (told.log, deadline_class, mark, exceptions, left),
             )
             left -= self._cursor.rowcount
             if left == 0:

@@ -27,8 +27,10 @@ from typing import Final
 from sagacore import _core
 from sagacore.errors import FenceError
 from sagacore.fences.calls import Call, Ended, Stage, Verdict, attempt, judge, note_failure
+from sagacore.fences.hold_rows import HoldRows
+from sagacore.fences.holding import Holding
 from sagacore.fences.rows import FORGET_MAX, OnRun, OnUndo, Row, RowKey, Rows, RowState, Watermark, row_key
-from sagacore.steps import Rejected
+from sagacore.rejection import Rejected
 from sagacore.transport import now_ms
 
 BATCH_MAX: Final = 512
@@ -146,8 +148,10 @@ class SqliteFence:
             self._db.set_authorizer(self._authorize)
             self._cursor = self._db.cursor()
             self._rows = Rows(self._db)
+            self._holds = HoldRows(self._db, self._rows)
             with self._transaction():
                 self._rows.create(service, self.path)
+                self._holds.create()
         except BaseException:
             self.disconnect()
             raise
@@ -166,6 +170,7 @@ class SqliteFence:
         done = 0
         with self._transaction():
             self._rows.begin(self._clock())
+            self._holds.begin()
             until_s = time.perf_counter() + BATCH_S
             together = TOGETHER_FIRST
             while done < len(calls) and (done == 0 or time.perf_counter() < until_s):
@@ -181,8 +186,8 @@ class SqliteFence:
         """
         with self._transaction():
             self._rows.begin(self._clock())
-            self._rows.learn(told)
-            return self._rows.forget(told.log) == FORGET_MAX
+            stored = self._rows.learn(told)
+            return max(self._rows.forget(stored), self._holds.forget(stored)) == FORGET_MAX
 
     def _run(self, answer: Callable[[Sequence[Call]], None]) -> None:
         try:
@@ -268,6 +273,8 @@ class SqliteFence:
         are_new = len(actions) > 0 and are_apart and self._rows.intend_all(actions)
         self._settled, self._undone = [], []
         for call, key in asked:
+            if _is_to_act(call) and call.handler.may_hold:
+                self._holds.begin_try(call.work)
             if are_new and _is_to_act(call):
                 self._first_try(call, key)
             else:
@@ -290,7 +297,7 @@ class SqliteFence:
         call.try_mark = 1
         if call.stage is Stage.INTENT:
             return
-        if not call.handler.wants_context:  # it cannot use the database
+        if not call.handler.uses_database:
             self._call(call, key, row_is_outside=True)
             return
         self._cursor.execute(_SAVEPOINT)
@@ -329,12 +336,11 @@ class SqliteFence:
 
     def _may_compensate(self, call: Call, key: RowKey) -> bool:
         """Decide on an UNDO: whether the compensation is to be called. Else the call has ended."""
-        if self._rows.insert(key, RowState.TOMBSTONE):
-            call.ended = Verdict.UNDONE, b""
-            return False
-        row = self._row(key)
+        is_new = self._rows.insert(key, RowState.TOMBSTONE)
+        row = Row.tombstone() if is_new else self._row(key)
         decision = _ON_UNDO[row.state]
         if decision is OnUndo.ANSWER_UNDONE:
+            self._holds.undone(call.work)
             call.ended = Verdict.UNDONE, b""
             return False
         # The core knows what runs in this process. Another one that shares the database may be at the action.
@@ -349,6 +355,8 @@ class SqliteFence:
 
     def _call(self, call: Call, key: RowKey, *, row_is_outside: bool = False) -> None:
         """Call a handler between its savepoint and its outcome. The row may have been made before the savepoint."""
+        if call.handler.may_hold:
+            call.holding = Holding(self._holds, call.work, call.handler.title, call.handler.waiting)
         self._in_handler, self._denied = True, False
         try:
             attempt(call, self._db)
@@ -359,12 +367,15 @@ class SqliteFence:
             raise error
         if not self._db.in_transaction:
             raise TransactionLost("the database rolled back the transaction that the handler was in") from error
+        if call.is_stopped:
+            self._stopped(call, key, row_is_outside=row_is_outside)
+            return
         if error is None:
             self._succeeded(call, key)
             return
         if self._denied and isinstance(error, sqlite3.DatabaseError):
             call.error = error = _ended_transaction(call, error)
-        if call.handler.wants_context or not row_is_outside:
+        if call.handler.uses_database or not row_is_outside:
             self._cursor.execute(_ROLLBACK_TO)
         call.ended = judge(call, error, takes_back=True)
         if row_is_outside:
@@ -374,11 +385,25 @@ class SqliteFence:
         elif call.ended[0] in (Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
             self._rows.insert_ended(key, call.ended)
 
+    def _stopped(self, call: Call, key: RowKey, *, row_is_outside: bool) -> None:
+        """Take back all that a call did which has to wait, and note what it waits for, or that it never will act."""
+        assert call.holding is not None
+        assert call.proposed is not None
+        self._cursor.execute(_ROLLBACK_TO)
+        if row_is_outside:
+            self._rows.forget_intent(key)
+        if call.holding.claim is not None:
+            self._holds.claim(call.holding.claim, call.work)
+        else:
+            self._rows.insert_ended(key, call.proposed)
+        call.ended = call.proposed
+
     def _succeeded(self, call: Call, key: RowKey) -> None:
         assert call.proposed is not None
         call.ended = call.proposed
         if call.handler.is_undo:
             self._undone.append(key)
+            self._holds.undone(call.work)
         else:
             self._settled.append((key, call.proposed, None))
 
@@ -390,6 +415,7 @@ class SqliteFence:
         if call.handler.is_undo:
             if verdict is Verdict.UNDONE:
                 self._rows.undone([key])
+                self._holds.undone(call.work)
             return
         if verdict not in (Verdict.DONE, Verdict.REJECTED, Verdict.GAVE_UP_CLEAN):
             self._rows.stop_trying(key, call.try_mark)

@@ -48,6 +48,8 @@ class BrokerOptions:
     outcomes_max: int = 1 << 20
     outcomes_ms: int = 600_000
     shard: int = 0
+    detect_deadlocks: bool = True
+    """Whether sagas that wait for each other are found and resolved; else they wait for their deadlines."""
 
     def __post_init__(self) -> None:
         """Raise UsageError (SAGA-E111) for what makes no sense."""
@@ -93,6 +95,7 @@ class Broker:
                 shard=options.shard,
                 secret=secrets.token_bytes(16),
                 now_ms=started_ms,
+                detect_deadlocks=options.detect_deadlocks,
             )
         except LogError as error:
             raise log_refused(error) from error

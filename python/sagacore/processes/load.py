@@ -6,6 +6,7 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from sagacore.errors import SagacoreError, UsageError
@@ -21,11 +22,30 @@ def load(target: str, kind: type[T]) -> T:
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name or module_name.startswith("."):
         raise _not_there(target, kind, "it is not of the form module:object")
+    found = getattr(_module(target, module_name, kind), name, None)
+    if not isinstance(found, kind):
+        raise _not_there(target, kind, f"the module has no {kind.__name__} named {name!r}")
+    return found
+
+
+def load_all(target: str, kind: type[T]) -> list[T]:
+    """The object that `module:object` names, or all of this kind in a module. Raises UsageError (SAGA-E503)."""
+    if ":" in target:
+        return [load(target, kind)]
+    if not target or target.startswith("."):
+        raise _not_there(target, kind, "it is not of the form module or module:object")
+    found = [thing for thing in vars(_module(target, target, kind)).values() if isinstance(thing, kind)]
+    if not found:
+        raise _not_there(target, kind, f"the module has no {kind.__name__}")
+    return found
+
+
+def _module(target: str, module_name: str, kind: type[object]) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except SagacoreError:
         raise
     except ModuleNotFoundError as error:
@@ -34,10 +54,6 @@ def load(target: str, kind: type[T]) -> T:
         raise _not_there(target, kind, f"there is no module {module_name!r}") from error
     except Exception as error:
         raise _broken(target, error) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, kind):
-        raise _not_there(target, kind, f"the module has no {kind.__name__} named {name!r}")
-    return found
 
 
 def _broken(target: str, error: Exception) -> UsageError:

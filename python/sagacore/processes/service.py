@@ -21,11 +21,12 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sagacore._core import Worker as WorkerCore
 from sagacore.errors import FenceError, ProtocolError
-from sagacore.fences import Fence, Watermark, make_fence
+from sagacore.fences import Fence, MemoryFence, Watermark, make_fence
 from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import (
     Call,
@@ -34,16 +35,19 @@ from sagacore.fences.calls import (
     Raised,
     Stage,
     Verdict,
-    Work,
     attempt,
     attempt_async,
     note_failure,
+    stopped,
 )
+from sagacore.fences.holding import Holding
+from sagacore.fences.work import Work
+from sagacore.isolation import AccessFile, Recorder
 from sagacore.processes.load import load
 from sagacore.processes.run import run
+from sagacore.rejection import Rejected
 from sagacore.service import Service
-from sagacore.steps import Rejected
-from sagacore.transport import Link, now_ms
+from sagacore.transport import Link, now_ms, now_ns
 
 LEASE_QUEUE_MS: Final = 10_000
 """A delivered message may wait so long beyond its step's timeout before it is delivered again."""
@@ -73,6 +77,8 @@ class ServiceOptions:
     """Threads for plain functions that are not quick, or external."""
     drain_s: float = 10.0
     """How long what runs may take to end when the process is asked to."""
+    isolation: Path | None = None
+    """A file to append to what handlers say that they read and write: see `sagacore.isolation`."""
 
 
 class ServiceCore(Protocol):
@@ -100,6 +106,9 @@ class ServiceCore(Protocol):
 
     def works(self, tickets: list[int]) -> list[Work]:
         """All that is known of work that has not ended."""
+
+    def take_let_go(self) -> list[tuple[bytes, int, int]]:
+        """With fences in memory: steps that hold nothing any more, since the core has answered that they are undone."""
 
     def finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes], now_ms: int) -> list[Columns]:
         """End work, and give what may begin now."""
@@ -154,6 +163,10 @@ class ServiceProcess:
             lease_ms=self._lease_ms(),
             credit=options.credit,
         )
+        self._accesses = None if options.isolation is None else AccessFile(options.isolation)
+        self._recorder = None if self._accesses is None else Recorder(service.name, now_ns, self._accesses.write)
+        for handler in (handler for both in self._handlers for handler in both if handler is not None):
+            handler.recorder = self._recorder
         self._link = connect(options.endpoint, self._core, self._deliver, self._drained)
         self._threads = concurrent.futures.ThreadPoolExecutor(options.threads, thread_name_prefix="sagacore-action")
         self._batches: collections.deque[Batch] = collections.deque()
@@ -200,6 +213,8 @@ class ServiceProcess:
         await self._link.close()
         self._fence.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._accesses is not None:
+            self._accesses.close()
 
     @property
     def calls(self) -> int:
@@ -239,7 +254,10 @@ class ServiceProcess:
         )
 
     def _deliver(self, frame: bytes, time_ms: int) -> None:
-        self._take(self._core.receive(frame, time_ms))
+        batches = self._core.receive(frame, time_ms)
+        if isinstance(self._fence, MemoryFence):
+            self._fence.let_go(self._core.take_let_go())
+        self._take(batches)
 
     def _drained(self) -> None:
         # Not before: the frames that have arrived make one batch.
@@ -282,28 +300,41 @@ class ServiceProcess:
         if handler is None:
             tickets = batch.take(len(batch.tickets)).tickets
             self._finish(tickets, bytes((Verdict.RETRY,)) * len(tickets), [NO_COMPENSATION] * len(tickets))
-        elif self._fence.in_memory and handler.is_quick:
+        elif isinstance(self._fence, MemoryFence) and handler.is_quick:
             part = batch.take(handler.together)
             before_s = time.perf_counter()
-            self._call_now(handler, part)
+            self._call_now(handler, part, self._fence)
             handler.measure(time.perf_counter() - before_s, len(part.tickets))
         else:
             self._begin(handler, self._core.works(batch.take(len(batch.tickets)).tickets))
 
-    def _call_now(self, handler: Handler, batch: Batch) -> None:
+    def _call_now(self, handler: Handler, batch: Batch, fence: MemoryFence) -> None:
         """Call a quick function for all of a batch."""
         tickets = batch.tickets
+        is_bare = not handler.uses_database and (not handler.is_undo or fence.holds_nothing)
+        works = [] if is_bare else self._core.works(tickets)
+        holdings = [fence.begin(handler, work) for work in works]
+        contexts = [handler.context(work, None, holding) for work, holding in zip(works, holdings, strict=True)]
         try:
-            contexts = [handler.context(work) for work in self._core.works(tickets)] if handler.wants_context else []
-            values = handler.start_all(batch.inputs, batch.results, contexts)
+            values = [] if self._recorder else handler.start_all(batch.inputs, batch.results, contexts, holdings)
         except Exception:  # noqa: BLE001 (something cannot be decoded: the others can)
-            values = [_started(handler, work) for work in self._core.works(tickets)]
+            values = []
+        if not values:
+            works = works or self._core.works(tickets)
+            holdings = holdings or [None] * len(works)
+            values = [_started(handler, *one) for one in zip(works, holdings, strict=True)]
         payloads, errors = handler.encode_all(values, batch.bytes_max)
         verdicts = bytearray((handler.success,)) * len(tickets)
+        for at, holding in enumerate(holdings):
+            if holding is not None and holding.is_stopped:
+                errors.pop(at, None)
+                verdicts[at], payloads[at] = stopped(holding)
         if errors:
-            works = self._core.works([tickets[at] for at in errors])
-            for (at, error), work in zip(errors.items(), works, strict=True):
+            failed = self._core.works([tickets[at] for at in errors])
+            for (at, error), work in zip(errors.items(), failed, strict=True):
                 verdicts[at], payloads[at] = self._failed(handler, work, error)
+        for work, holding, verdict in zip(works, holdings, verdicts, strict=False):
+            fence.end(handler, work, holding, verdict)
         self._finish(tickets, bytes(verdicts), payloads)
 
     def _finish_called(self) -> None:
@@ -316,7 +347,16 @@ class ServiceProcess:
 
     def _finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes]) -> None:
         self._has_said = True
+        if self._recorder is not None:
+            self._record(self._recorder, tickets, verdicts)
         self._take(self._core.finish(tickets, verdicts, payloads, now_ms()))
+
+    def _record(self, recorder: Recorder, tickets: list[int], verdicts: bytes) -> None:
+        for work, verdict in zip(self._core.works(tickets), verdicts, strict=True):
+            handler = self._handlers[work[1]][work[2]]
+            if handler is not None:
+                counts = verdict == handler.success
+                recorder.end(*handler.named(work), is_undo=handler.is_undo, counts=counts)
 
     def _failed(self, handler: Handler, work: Work, error: BaseException) -> Ended:
         call = Call(handler, work, Stage.WHOLE)
@@ -402,9 +442,9 @@ class ServiceProcess:
         error.__traceback__ = None
 
 
-def _started(handler: Handler, work: Work) -> Any:
+def _started(handler: Handler, work: Work, holding: Holding | None) -> Any:
     try:
-        return handler.start(work)
+        return handler.start(work, None, holding)
     except BaseException as error:  # noqa: BLE001 (whatever a handler raises is judged, SystemExit too)
         return Raised(error)
 
@@ -420,12 +460,12 @@ def load_service(target: str) -> Service:
     return load(target, Service)
 
 
-def run_service(service: Service, endpoint: str, fence: str = "memory") -> int:
+def run_service(service: Service, endpoint: str, fence: str = "memory", isolation: Path | None = None) -> int:
     """Run one process of a service until it is asked to end. Gives the exit status.
 
     Raises DefinitionError for a service that is not complete, FenceError for its fence, UsageError for the endpoint.
     """
-    options = ServiceOptions(endpoint=endpoint, fence=fence)
+    options = ServiceOptions(endpoint=endpoint, fence=fence, isolation=isolation)
 
     async def main(stop: asyncio.Event) -> int:
         process = ServiceProcess(service, options)

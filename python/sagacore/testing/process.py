@@ -20,7 +20,9 @@ from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import Call, Stage, Verdict, attempt, attempt_async, note_failure
 from sagacore.fences.rows import RowKey
 from sagacore.fences.sqlite import TransactionLost
-from sagacore.steps import Rejected, Step
+from sagacore.isolation import Recorder
+from sagacore.rejection import Rejected
+from sagacore.steps import Step
 from sagacore.testing.script import Script, ScriptedHandler
 from sagacore.testing.wires import Clock
 
@@ -98,6 +100,7 @@ class SandboxProcess:
         instance: int,
         clock: Clock,
         script: Script,
+        recorder: Recorder | None,
         died: Callable[[SandboxProcess], None],
         failed: Callable[[BaseException], None],
         changed: Callable[[], None],
@@ -121,6 +124,9 @@ class SandboxProcess:
         self._fence: Final = SandboxFence(path, clock, lambda call: script.dies_before(_handler(call).place))
         self._clock: Final = clock
         self._script: Final = script
+        self._recorder: Final = recorder
+        for handler in (handler for both in self._handlers for handler in both if handler is not None):
+            handler.recorder = recorder
         self._died: Final = died
         self._failed: Final = failed
         self._changed: Final = changed
@@ -177,7 +183,7 @@ class SandboxProcess:
         except FenceError as error:
             self._failed(error)
             return
-        was_called = call.stage is Stage.WHOLE and call.proposed is not None
+        was_called = call.stage is Stage.WHOLE and call.proposed is not None and not call.is_stopped
         if not lives or (was_called and self._script.dies_after(_handler(call).place)):
             self._die()
             return
@@ -219,6 +225,10 @@ class SandboxProcess:
         assert call.ended is not None
         self._report(call)
         verdict, payload = call.ended
+        if self._recorder is not None:
+            handler = call.handler
+            counts = verdict == handler.success
+            self._recorder.end(*handler.named(call.work), is_undo=handler.is_undo, counts=counts)
         if verdict is Verdict.RETRY:
             self._clock.due_in(int(payload.split(b" ", 1)[0]))
         self._clock.touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from sagacore.answers import Event, Reader, refusal, status_of
 from sagacore.codes import Kind
 from sagacore.errors import DefinitionError, OutcomeTimeout, UsageError
 from sagacore.identity import key_bytes
+from sagacore.isolation import Access, Anomaly, Recorder, anomalies
 from sagacore.outcomes import Compensated, Completed
 from sagacore.picture import counted
 from sagacore.saga import Saga
@@ -38,21 +40,23 @@ class Sandbox:
 
     Every service of the sagas has a process, with a SQLite database of its own. Handlers are called as in a deployment;
     time is virtual, and jumps to what is due when no handler runs. Raises DefinitionError for a step that cannot be
-    called here (SAGA-E601), and for a saga that is wired wrongly.
+    called here (SAGA-E601), and for a saga that is wired wrongly. With `isolation=True` it records what handlers say
+    that they read and write: see `anomalies`.
     """
 
-    def __init__(self, *sagas: Saga[Any, Any]) -> None:
+    def __init__(self, *sagas: Saga[Any, Any], isolation: bool = False) -> None:
         if not sagas:
             raise UsageError("SAGA-E603", "a sandbox without sagas", "give it the sagas to run: Sandbox(place_order)")
         self._plans = {saga.definition: saga.plan for saga in sagas}
         self._services = _services(sagas)
         self._script = Script()
+        self._accesses: list[Access] | None = [] if isolation else None
         self._world: _World | None = None
 
     async def __aenter__(self) -> Self:
         if self._world is not None:
             raise UsageError("SAGA-E603", "the sandbox is open already", "make one Sandbox for each `async with`")
-        self._world = _World(self._services, self._script)
+        self._world = _World(self._services, self._script, self._accesses)
         return self
 
     async def __aexit__(
@@ -71,6 +75,18 @@ class Sandbox:
     def elapsed_s(self) -> float:
         """Virtual seconds since the sandbox was opened."""
         return self._open().elapsed_s
+
+    @property
+    def anomalies(self) -> list[Anomaly]:
+        """Lost updates and dirty reads between the sagas that have run here, by `ctx.reads` and `ctx.writes`.
+
+        Raises UsageError (SAGA-E603) where the sandbox was not made with `isolation=True`.
+        """
+        if self._accesses is None:
+            raise UsageError(
+                "SAGA-E603", "the sandbox does not record accesses", "make it with Sandbox(..., isolation=True)"
+            )
+        return anomalies(self._accesses)
 
     def fail(
         self, step: Step[Any, Any], error: Exception, *, times: int | None = None, on: CallKind = "action"
@@ -143,9 +159,13 @@ class Sandbox:
 class _World:
     """What is there while a sandbox is open."""
 
-    def __init__(self, services: dict[str, list[Step[Any, Any]]], script: Script) -> None:
+    def __init__(
+        self, services: dict[str, list[Step[Any, Any]]], script: Script, accesses: list[Access] | None
+    ) -> None:
         self._services = services
         self._script = script
+        self._accesses = accesses
+        self._count = itertools.count()
         self._clock = Clock()
         self._began_ms = self._clock.now_ms
         self._wires = Wires(self._clock)
@@ -245,12 +265,18 @@ class _World:
             instance=self._instance(),
             clock=self._clock,
             script=self._script,
+            recorder=self._recorder(service),
             died=self._restart,
             failed=self._fail,
             changed=self._changed.set,
         )
         self._processes[service] = process
         self._wires.connect(process.identity, process.core, process.receive)
+
+    def _recorder(self, service: str) -> Recorder | None:
+        if self._accesses is None:
+            return None
+        return Recorder(service, self._count.__next__, self._accesses.extend)
 
     def _restart(self, process: SandboxProcess) -> None:
         self._wires.disconnect(process.identity)

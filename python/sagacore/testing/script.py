@@ -6,7 +6,9 @@ import collections
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from sagacore.fences.calls import Handler, Work
+from sagacore.fences.calls import Handler
+from sagacore.fences.holding import Holding
+from sagacore.fences.work import Work
 from sagacore.steps import Action, Compensation, Step
 
 CallKind: TypeAlias = Literal["action", "compensation"]
@@ -95,12 +97,12 @@ class ScriptedHandler(Handler):
         self.place: Final = Place(step.title, "compensation" if self.is_undo else "action")
         self._script: Final = script
 
-    def start(self, work: Work, db: Any = None) -> Any:
+    def start(self, work: Work, db: Any = None, holding: Holding | None = None) -> Any:
         """Call the function, or raise what the script says."""
         if self.is_async:
             return self._awaited(work)
         self._script.begin(self.place, self.step_name)
-        return super().start(work, db)
+        return super().start(work, db, holding)
 
     async def _awaited(self, work: Work) -> Any:
         self._script.begin(self.place, self.step_name)

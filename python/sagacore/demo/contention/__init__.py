@@ -1,0 +1,1 @@
+"""Sagas that take the same things in different orders, across three services: `sagacore demo --contention`."""
