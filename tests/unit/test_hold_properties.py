@@ -69,8 +69,9 @@ class Both:
                 return
             if in_the_way:
                 if wait:
-                    named = [tuple(one) for one in msgspec.msgpack.decode(payload)[3]]
-                    assert (verdict, sorted(named)) == (Verdict.BLOCKED, sorted(in_the_way))
+                    # Of two claims of one saga either may be named: they are as old as each other.
+                    named = {(one[0], one[1]) for one in msgspec.msgpack.decode(payload)[3]}
+                    assert (verdict, named) == (Verdict.BLOCKED, {(one[0], one[1]) for one in in_the_way})
                 else:
                     assert verdict is Verdict.REJECTED
                     self.over.add((sequence, attempt, place))
