@@ -24,6 +24,8 @@ from .closed_loop import closed_loop
 from .plant import DAY_S, Durability, OrderBook, Plant, key, running
 
 FEW = 1_000
+SHARE_OF_MANY = 10
+"""The broker is weighed with a tenth of them, too: between the two lies what it takes for each saga."""
 STARTED_AT_A_TIME = 20_000
 STALL_S = 60.0
 SETTLE_S = 25.0
@@ -59,19 +61,24 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
     """Park few and many sagas in both directions, print the table and return how much the processes grew."""
     rows: dict[Direction, list[Parked]] = {}
     for direction in ("forward", "undoing"):
-        rows[direction] = await park(direction, (FEW, in_flight), durability=durability, slots=slots)
+        counts = (FEW, max(FEW, in_flight // SHARE_OF_MANY), in_flight)
+        rows[direction] = await park(direction, counts, durability=durability, slots=slots)
     console.print(_table(rows, durability, slots))
     growth: dict[str, int] = {
-        direction: many.coordinator_bytes - few.coordinator_bytes for direction, (few, many) in rows.items()
+        direction: many.coordinator_bytes - few.coordinator_bytes for direction, (few, _, many) in rows.items()
     }
-    many = rows["forward"][-1]
+    _, some, many = rows["forward"]
+    each_bytes = (many.broker_bytes - some.broker_bytes) / max(1, many.sagas - some.sagas)
     return {
         "durability": durability,
         "in_flight_max": many.sagas,
         "in_log": many.in_log,
         "slots": slots,
         "coordinator": {"rss_growth_bytes": max(growth.values()), **growth},
-        "broker": {"bytes_per_saga": round(many.broker_bytes / many.sagas)},
+        "broker": {
+            "bytes_per_saga": round(each_bytes),
+            "grown_bytes": {row.sagas: row.broker_bytes for row in rows["forward"]},
+        },
         "log_bytes_per_saga": round(many.log_bytes / many.sagas),
         "spills": sum(many.spills for _, many in rows.values()),
     }
