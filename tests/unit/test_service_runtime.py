@@ -459,12 +459,16 @@ def test_ending_waits_for_what_runs_and_takes_nothing_new() -> None:
     asyncio.run(main())
 
 
-def serve(bench: Bench, refused: str | None) -> None:
+PATIENCE_S = 10.0
+"""For what ends by itself."""
+
+
+def serve(bench: Bench, refused: str | None, *, stop_s: float = 0.5) -> None:
     async def main() -> None:
         bench.core.refused = refused
         bench.process.open()
         stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.5, stop.set)
+        asyncio.get_running_loop().call_later(stop_s, stop.set)
         try:
             await bench.process.serve(stop)
         finally:
@@ -478,18 +482,18 @@ def test_a_second_process_with_fences_in_memory_gives_up_after_a_while(monkeypat
     serve(Bench(shop()), None)
     monkeypatch.setattr(runtime, "REFUSED_S", 0.2)
     with pytest.raises(FenceError) as refused:
-        serve(Bench(shop()), "exclusive")
+        serve(Bench(shop()), "exclusive", stop_s=PATIENCE_S)
     assert refused.value.code == "SAGA-E401"
     serve(Bench(shop()), "full")
     with pytest.raises(ProtocolError):
-        serve(Bench(shop()), "unsupported")
+        serve(Bench(shop()), "unsupported", stop_s=PATIENCE_S)
 
 
 def test_a_fence_that_failed_ends_the_process(tmp_path: Path) -> None:
     bench = Bench(shop(), fence=f"sqlite:{tmp_path / 'shop.db'}", drain_s=60)
     bench.process._fence.failure = MemoryError("no more")  # type: ignore[misc]
     with pytest.raises(FenceError, match="no more"):
-        serve(bench, None)
+        serve(bench, None, stop_s=PATIENCE_S)
 
 
 def test_what_the_core_was_told_of_ended_sagas_goes_to_the_fence(tmp_path: Path) -> None:
