@@ -80,7 +80,7 @@ async def memory(console: Console, *, durability: Durability, in_flight: int, sl
             "grown_bytes": {row.sagas: row.broker_bytes for row in rows["forward"]},
         },
         "log_bytes_per_saga": round(many.log_bytes / many.sagas),
-        "spills": sum(many.spills for _, many in rows.values()),
+        "spills": sum(weighed[-1].spills for weighed in rows.values()),
     }
 
 
