@@ -27,6 +27,7 @@ impl Broker {
                 Kind::Subscribe => Ok(()),
                 Kind::Credit => self.credit(session, first.header),
                 Kind::Ping => self.ping(session, &first, time_ms),
+                Kind::Wake | Kind::Probe => self.hear_across(session, &first, time_ms),
                 _ => self.request(session, &first, time_ms),
             };
         }

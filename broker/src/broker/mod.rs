@@ -89,6 +89,8 @@ enum Effect {
     Over(Over),
     /// What a step waits for is out of its way.
     Wake(TokenRef),
+    /// What a step of another shard waits for is out of its way.
+    WakeAcross(u16, Holder),
     /// A victim begins again.
     Restarted(SagaRef),
     /// A deadlock is resolved.
@@ -390,6 +392,7 @@ impl Broker {
         self.tick_stuck(time_ms);
         self.tick_exceptions();
         self.tick_parking(time_ms);
+        self.tick_across(time_ms);
         self.state.forget(time_ms);
         self.queues.sessions.confirm_all();
         self.settle(time_ms);
@@ -531,7 +534,8 @@ impl Broker {
             Effect::Look { session, kind, correlation, from } => self.tell_look(session, kind, correlation, from),
             Effect::Over(over) => self.hand_on(over),
             Effect::Wake(token) => self.wake(token),
-            Effect::Restarted(saga) => self.begin_again(saga),
+            Effect::WakeAcross(shard, holder) => self.wake_across(shard, &holder),
+            Effect::Restarted(saga) => self.begin_again(saga, time_ms),
             Effect::Resolved(number) => self.waiting.deadlocks.visible(number, time_ms),
             Effect::Confirm { session, number } => self.queues.sessions.confirm(session, number),
         }

@@ -141,7 +141,8 @@ impl Broker {
     fn only_waits(&self, saga: SagaRef) -> Option<Waits> {
         let found = &self.state.sagas[saga];
         let owner = self.queues.slices.owner(found.id.sequence.get());
-        if self.waiting.is_awaited(found.id.sequence.get()) {
+        let sequence = found.id.sequence.get();
+        if self.waiting.is_awaited((self.state.shard, sequence)) || self.waiting.across.is_watched(sequence) {
             return None;
         }
         let waits = self.state.waits(saga, owner)?;

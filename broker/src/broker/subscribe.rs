@@ -46,6 +46,7 @@ impl Broker {
             now_ms: time_ms,
         });
         let mut welcome = Header::new(Kind::Subscribe);
+        welcome.place = self.state.shard.into();
         welcome.amount = u64::from(self.boot_epoch).into();
         // Broker time, from which a service reads how long a deadline still is.
         welcome.deadline_ms = time_ms.into();

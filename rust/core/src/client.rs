@@ -108,6 +108,11 @@ impl ClientCore {
         self.awaited.len()
     }
 
+    /// The number of the broker that has welcomed us last.
+    pub fn shard(&self) -> Option<u16> {
+        self.peer.shard()
+    }
+
     /// Why the broker does not take this client; it is asked again from time to time.
     pub fn refused(&self) -> Option<Refusal> {
         self.peer.refused()

@@ -147,6 +147,18 @@ pub const ATTEMPTS_MAX: u32 = 21;
 pub const DEADLOCKS_KEPT: usize = 1_000;
 pub const CYCLE_TOLD_MAX: usize = 32;
 
+/// Shards: brokers that work side by side.
+pub const SHARDS_MAX: usize = 64;
+/// Sagas on the path of a PROBE: a longer cycle ends by a deadline.
+pub const PROBE_PATH_MAX: usize = CYCLE_TOLD_MAX;
+/// Sagas of a broker that steps of other shards wait for. Beyond it these ask again each `WAIT_REFRESH_MS`.
+pub const WATCHED_MAX: usize = 1 << 16;
+/// Edges to other shards that chases have passed in the last `WAIT_REFRESH_MS`: none passes twice.
+pub const PROBES_SEEN_MAX: usize = 1 << 16;
+/// PROBEs that one step sends on, and messages for other shards that a service's process passes on at a time.
+pub const PROBES_MAX: usize = 256;
+pub const CARRIED_MAX: usize = 4096;
+
 /// Sagas whose outcome one client awaits before it asks its caller to wait; it takes no more than twice as many.
 pub const AWAITED_MAX: usize = 1 << 21;
 /// Questions that a client puts into one frame.
@@ -187,6 +199,8 @@ const _: () = {
     assert!(FREED_MAX * 20 <= KEY_BYTES_MAX, "a RUN that waited has room for it: the key's, which only START carries");
     assert!(FREED_MAX <= HOLDERS_NAMED_MAX && RESOURCE_BYTES_MAX < 256 && HOLDERS_NAMED_MAX <= 16);
     assert!(CYCLE_TOLD_MAX * (RESOURCE_BYTES_MAX + NAME_BYTES_MAX + 64) + 1024 <= MESSAGE_BYTES_MAX);
+    assert!(PROBE_PATH_MAX * (RESOURCE_BYTES_MAX + NAME_BYTES_MAX + 64) + 16 <= SECTION_BYTES_MAX);
+    assert!(SHARDS_MAX <= u16::MAX as usize && PROBES_MAX <= CARRIED_MAX && PROBES_MAX <= PROBES_SEEN_MAX);
     assert!(WAIT_CROSSED_MS <= WAIT_REFRESH_MS && WAIT_REFRESH_MS <= RETRY_LATER_MS_MAX);
     assert!(BACKOFF_FIRST_MS <= BACKOFF_LAST_MS && BACKOFF_LAST_MS <= RETRY_LATER_MS_MAX);
     assert!(HEARTBEAT_MS * HEARTBEATS_MISSED_MAX < 1_000, "a dead peer's work moves within a second");

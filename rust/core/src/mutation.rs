@@ -212,6 +212,10 @@ mutations! {
     DeadlockIgnored,
     /// What is free is not handed on.
     WakeForgotten,
+    /// A saga gives way to a cycle of which it may not be a part any more.
+    ProbeVictimUnchecked,
+    /// A PROBE that was lost is not sent again.
+    ProbeNotRepeated,
     /// Holders are out of the way before that is durable.
     FreedBeforeDurable,
     /// A victim does not begin again.

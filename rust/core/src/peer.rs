@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 
 use crate::limits::{FRAME_BYTES_MAX, HEARTBEAT_MS, PATIENCE_MS, SUBSCRIBE_AGAIN_MS};
 use crate::mutation::{Mutation, is_broken};
-use crate::wire::{BodyWriter, Header, Kind, Message, Refusal, Role, Section, TransactionWriter};
+use crate::wire::{
+    BodyWriter, HEADER_BYTES, Header, Kind, Message, Refusal, Role, Section, TransactionWriter, write_encoded,
+};
 
 /// Credit is told once such a part of it can be given back, and at each tick: not with every frame.
 const CREDIT_PARTS: u64 = 8;
@@ -71,6 +73,7 @@ pub struct Peer {
     state: State,
     refused: Option<Refusal>,
     boot_epoch: u64,
+    shard: Option<u16>,
     heard_ms: u64,
     said_ms: u64,
     /// Deliveries allowed since the session began, and what the broker was last told.
@@ -89,6 +92,7 @@ impl Peer {
             state: State::Closed,
             refused: None,
             boot_epoch: 0,
+            shard: None,
             heard_ms: 0,
             said_ms: 0,
             announced: 0,
@@ -115,6 +119,13 @@ impl Peer {
         transaction.finish();
     }
 
+    /// The same of a message that somebody else has written.
+    pub fn pass_on(&mut self, message: &Message<'_>) {
+        let mut written = Vec::with_capacity(HEADER_BYTES + message.body.len());
+        write_encoded(&mut written, *message.header, message.body);
+        TransactionWriter::new(&mut self.control, 0).finish_with(&written, 1);
+    }
+
     /// So many more messages may be delivered.
     pub fn grant(&mut self, deliveries: u64) {
         self.granted += deliveries;
@@ -124,7 +135,7 @@ impl Peer {
     pub fn receive(&mut self, message: &Message<'_>, now_ms: u64) -> Heard {
         self.heard_ms = now_ms;
         match message.header.kind() {
-            Kind::Subscribe => self.welcome(message.header.amount.get(), now_ms),
+            Kind::Subscribe => self.welcome(message.header, now_ms),
             Kind::Ping | Kind::Credit => Heard::Session,
             Kind::Confirm if self.is_ready() => {
                 let number = message.header.amount.get();
@@ -210,6 +221,11 @@ impl Peer {
         self.boot_epoch
     }
 
+    /// The number of the broker that has welcomed us last; none before that.
+    pub fn shard(&self) -> Option<u16> {
+        self.shard
+    }
+
     pub fn options(&self) -> &PeerOptions {
         &self.options
     }
@@ -246,13 +262,15 @@ impl Peer {
         frame
     }
 
-    fn welcome(&mut self, boot_epoch: u64, now_ms: u64) -> Heard {
+    fn welcome(&mut self, header: &Header, now_ms: u64) -> Heard {
+        let boot_epoch = header.amount.get();
         if self.is_ready() && boot_epoch == self.boot_epoch {
             return Heard::Session;
         }
         self.state = State::Ready;
         self.refused = None;
         self.boot_epoch = boot_epoch;
+        self.shard = Some(header.place.get());
         self.said_ms = now_ms;
         self.granted = self.options.credit;
         self.announced = self.options.credit;

@@ -69,6 +69,12 @@ impl ClientCore {
         self.lock().is_ready()
     }
 
+    /// The number of the broker that has welcomed this client last.
+    #[getter]
+    fn shard(&self) -> Option<u16> {
+        self.lock().shard()
+    }
+
     #[getter]
     fn is_full(&self) -> bool {
         self.lock().is_full()

@@ -114,17 +114,17 @@ impl Holds {
         Ok(())
     }
 
-    /// Forgets what sagas hold that a watermark has passed, whatever their class.
-    fn forget(&self, marks: Vec<u64>, exceptions: Vec<u64>) -> PyResult<()> {
+    /// Forgets what sagas of a shard hold that its watermark has passed, whatever their class.
+    fn forget(&self, shard: u16, marks: Vec<u64>, exceptions: Vec<u64>) -> PyResult<()> {
         let marks: [u64; WATERMARK_CLASSES] = marks
             .try_into()
             .map_err(|_| HoldMisuse::new_err(format!("hold.marks: there are {WATERMARK_CLASSES} classes")))?;
-        self.lock().forget(&Watermark { marks, exceptions, ..Watermark::unknown() });
+        self.lock().forget(shard, &Watermark { marks, exceptions, ..Watermark::unknown() });
         Ok(())
     }
 
-    /// The broker's log is another one.
-    fn clear(&self) {
-        self.lock().clear();
+    /// The log of a shard's broker is another one.
+    fn clear(&self, shard: u16) {
+        self.lock().clear(shard);
     }
 }

@@ -189,6 +189,23 @@ impl Worker {
         let_go.iter().map(named).collect()
     }
 
+    /// Messages for brokers of other shards, by the number of each.
+    fn take_carried<'py>(&self, py: Python<'py>) -> Vec<(u16, Bound<'py, PyBytes>)> {
+        let carried = self.lock().core.take_carried();
+        carried.iter().map(|(shard, message)| (*shard, PyBytes::new(py, message))).collect()
+    }
+
+    /// Tells this broker what another one has said.
+    fn pass_on(&self, message: &[u8]) {
+        self.lock().core.pass_on(message);
+    }
+
+    /// The number of the broker that has welcomed this process last.
+    #[getter]
+    fn shard(&self) -> Option<u16> {
+        self.lock().core.shard()
+    }
+
     #[getter]
     fn is_ready(&self) -> bool {
         self.lock().core.is_ready()

@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 
 use sagacore_core::limits::{CYCLE_TOLD_MAX, HOLDERS_NAMED_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
-use sagacore_core::wire::{CauseCode, HoldMode, Holder, WaitPolicy};
+use sagacore_core::wire::{CauseCode, HoldMode, Holder, WHOLE_SAGA, WaitPolicy};
 
-use super::table::WHOLE_SAGA;
+use super::table::{Waiter, key_of};
 use super::{Broker, Effect, Hop, Standing};
 use crate::delivery::WithRun;
 use crate::state::{Place, SagaRef, TokenRef};
@@ -57,7 +57,7 @@ impl Broker {
                 continue;
             }
             let holds = Hop { saga: holder.saga, ..hop.clone() };
-            let number = self.waiting.deadlocks.add(time_ms, holder.saga, true, vec![hop.clone(), holds]);
+            let number = self.waiting.deadlocks.add(time_ms, holder.saga, 0, true, vec![hop.clone(), holds]);
             let attempt = self.state.sagas[saga].attempt;
             self.abort_victim(other, vec![Holder { saga: id, attempt, place: WHOLE_SAGA }], number, time_ms);
         }
@@ -66,7 +66,7 @@ impl Broker {
     /// The way around a cycle of which this step is a part, if there is one: the shortest.
     fn find_cycle(&self, token: TokenRef) -> Option<Vec<Link>> {
         let start = self.state.tokens.get(token)?.saga;
-        if !self.waiting.is_awaited(self.state.sagas[start].id.sequence.get()) {
+        if !self.waiting.is_awaited(key_of(self.state.sagas[start].id)) {
             return None;
         }
         let mut came_from: HashMap<SagaRef, Link, FixedState> = HashMap::default();
@@ -91,7 +91,7 @@ impl Broker {
     fn waits_for(&self, token: TokenRef) -> impl Iterator<Item = SagaRef> + '_ {
         let is_blocked = self.state.tokens[token].place == Place::Blocked;
         let waiter = if is_blocked { self.waiting.get(token) } else { None };
-        let edges = waiter.into_iter().flat_map(|waiter| &waiter.edges).filter(|edge| !edge.is_dead);
+        let edges = waiter.into_iter().flat_map(Waiter::live);
         edges.filter_map(|edge| self.state.saga(edge.holder.saga))
     }
 
@@ -127,15 +127,11 @@ impl Broker {
         let lost_to: Vec<Holder> = lost_to.collect();
         let hops = cycle.iter().take(CYCLE_TOLD_MAX).map(|&link| self.hop(link)).collect();
         let id = self.state.sagas[saga].id;
-        let number = self.waiting.deadlocks.add(time_ms, id, false, hops);
+        let wait = self.waiting.get(token).map_or(0, |waiter| waiter.number);
+        let number = self.waiting.deadlocks.add(time_ms, id, wait, false, hops);
         match victim {
             Victim::Abort(_) => self.abort_victim(saga, lost_to, number, time_ms),
-            Victim::Wound(_) => {
-                self.waiting.lost(id.sequence.get(), lost_to);
-                self.waiting.remove(token);
-                self.queues.wake(&mut self.state, token, WithRun { freed: Vec::new(), wounded: true });
-                self.effects.push_back((self.lsn(), Effect::Resolved(number)));
-            }
+            Victim::Wound(_) => self.wound_pivot(saga, token, lost_to, number),
         }
         true
     }
@@ -153,13 +149,21 @@ impl Broker {
         abort.or_else(|| others().max_by_key(age).map(Victim::Wound))
     }
 
-    fn abort_victim(&mut self, saga: SagaRef, lost_to: Vec<Holder>, number: u64, time_ms: u64) {
+    /// A saga that waits at its pivot is told to say no.
+    pub(super) fn wound_pivot(&mut self, saga: SagaRef, token: TokenRef, lost_to: Vec<Holder>, number: u64) {
+        self.waiting.lost(self.state.sagas[saga].id.sequence.get(), lost_to);
+        self.waiting.remove(token);
+        self.queues.wake(&mut self.state, token, WithRun { freed: Vec::new(), wounded: true });
+        self.effects.push_back((self.lsn(), Effect::Resolved(number)));
+    }
+
+    pub(super) fn abort_victim(&mut self, saga: SagaRef, lost_to: Vec<Holder>, number: u64, time_ms: u64) {
         self.waiting.lost(self.state.sagas[saga].id.sequence.get(), lost_to);
         self.abort(saga, CauseCode::Victim, None, "it gave way to an older saga", time_ms);
         self.effects.push_back((self.next_lsn, Effect::Resolved(number)));
     }
 
-    fn hop(&self, (saga, token): Link) -> Hop {
+    pub(super) fn hop(&self, (saga, token): Link) -> Hop {
         let plan = &self.state.plan_of(saga).plan;
         let service = plan.steps[usize::from(self.state.tokens[token].position)].service.clone();
         let resource = self.waiting.get(token).map(|waiter| waiter.resource.clone()).unwrap_or_default();

@@ -25,6 +25,8 @@ pub struct Deadlock {
     /// From when the last of them began to wait until the victim's abort was durable; none before that.
     pub detection_ms: Option<u64>,
     pub victim: SagaId,
+    /// Numbers the wait of the victim that ended so; 0: it did not wait.
+    pub wait: u64,
     /// Of an older saga that did not wait for a younger one: the two of them.
     pub is_wound: bool,
     pub cycle: Vec<Hop>,
@@ -46,14 +48,19 @@ pub struct Deadlocks {
 
 impl Deadlocks {
     /// Remembers one and gives its number.
-    pub fn add(&mut self, closed_ms: u64, victim: SagaId, is_wound: bool, cycle: Vec<Hop>) -> u64 {
+    pub fn add(&mut self, closed_ms: u64, victim: SagaId, wait: u64, is_wound: bool, cycle: Vec<Hop>) -> u64 {
         let number = self.resolved + self.wounded + 1;
         *(if is_wound { &mut self.wounded } else { &mut self.resolved }) += 1;
         if self.kept.len() >= DEADLOCKS_KEPT {
             self.kept.pop_front();
         }
-        self.kept.push_back(Deadlock { number, closed_ms, detection_ms: None, victim, is_wound, cycle });
+        self.kept.push_back(Deadlock { number, closed_ms, detection_ms: None, victim, wait, is_wound, cycle });
         number
+    }
+
+    /// Whether a saga has given way from this wait, as far as is remembered: two chases may find one cycle.
+    pub fn has_given_way(&self, victim: SagaId, wait: u64) -> bool {
+        self.kept.iter().any(|deadlock| deadlock.victim == victim && deadlock.wait == wait)
     }
 
     /// The abort of its victim is durable.

@@ -15,6 +15,7 @@
 //! A wake too many is harmless, for the service asks again; one too few is a hang. What is not in the table because it
 //! is full is simply delivered again after a while.
 
+mod across;
 mod cycle;
 mod events;
 mod restart;
@@ -30,7 +31,7 @@ use crate::delivery::WithRun;
 use crate::state::{Phase, Place, SagaRef, SessionRef, State, TokenRef};
 
 pub use events::{Deadlock, Deadlocks, Hop};
-use table::{Edge, Waiter};
+use table::{Edge, Waiter, key_of};
 pub use table::{Over, Waiting};
 
 /// How a holder stands, as far as the broker knows.
@@ -95,11 +96,13 @@ impl Broker {
             return if found.place == Place::Held { Err(STALE) } else { Ok(()) };
         }
         self.not_tried(token, saga);
+        self.learn_routes(session, &blocked.holders);
         self.let_go_elsewhere(token, blocked.resource);
         self.wait(token, &blocked, time_ms);
         if self.config.detect_deadlocks && self.state.tokens.contains_key(token) {
             self.resolve_deadlocks(token, blocked.policy, time_ms);
         }
+        self.chase(token, time_ms);
         Ok(())
     }
 
@@ -115,23 +118,17 @@ impl Broker {
 
     fn wait(&mut self, token: TokenRef, blocked: &Blocked<'_>, time_ms: u64) {
         let own = self.state.sagas[self.state.tokens[token].saga].id;
-        let mut waiter = Waiter {
-            mode: blocked.mode,
-            resource: blocked.resource.into(),
-            edges: Vec::new(),
-            freed: Vec::new(),
-            freed_lsn: 0,
-        };
+        let mut waiter = Waiter::new(blocked.mode, blocked.resource.into(), Vec::new(), time_ms);
+        waiter.wounds = across::wounds(blocked.policy, blocked.mode);
         let mut crossed = false;
         for holder in &blocked.holders {
-            self.recall(holder.saga.sequence.get());
+            self.recall_holder(holder);
         }
         for &holder in blocked.holders.iter().filter(|holder| holder.saga != own) {
             match self.state.standing(&holder) {
-                Standing::Live => waiter.edges.push(Edge { holder, is_dead: false }),
+                Standing::Live | Standing::Foreign => waiter.edges.push(Edge { holder, is_dead: false }),
                 Standing::Ended => waiter.free(holder),
                 Standing::Undone => crossed = true,
-                Standing::Foreign => {}
             }
         }
         let is_free = waiter.edges.is_empty() || waiter.mode == HoldMode::Counted;
@@ -169,6 +166,13 @@ impl Broker {
         self.queues.delay(&mut self.state, token, time_ms + delay_ms);
     }
 
+    /// A saga in the way is looked at: it must be in memory.
+    fn recall_holder(&mut self, holder: &Holder) {
+        if holder.saga.shard.get() == self.state.shard {
+            self.recall(holder.saga.sequence.get());
+        }
+    }
+
     /// What a step waits for is out of its way: it asks again.
     pub(super) fn wake(&mut self, token: TokenRef) {
         let Some(waiter) = self.waiting.remove(token) else { return };
@@ -191,10 +195,11 @@ impl Broker {
                 self.wake(token);
             }
         }
+        self.hand_on_across(over);
     }
 
     fn note_over(&mut self, over: Over) {
-        if !self.waiting.is_awaited(over.sequence) {
+        if !self.waiting.is_awaited(over.saga) && !self.waiting.across.is_watched(over.saga.1) {
             return;
         }
         if is_broken(Mutation::FreedBeforeDurable) {
@@ -228,7 +233,7 @@ impl Broker {
     fn over_of(&self, token: TokenRef) -> Over {
         let found = &self.state.tokens[token];
         let saga = &self.state.sagas[found.saga];
-        Over { sequence: saga.id.sequence.get(), attempt: saga.attempt, place: Some(found.position) }
+        Over { saga: key_of(saga.id), attempt: saga.attempt, place: Some(found.position) }
     }
 
     /// A step claims this resource and nothing else: who waits for it elsewhere asks again.
@@ -236,7 +241,8 @@ impl Broker {
         let over = self.over_of(token);
         let waits_elsewhere =
             |&waiter: &TokenRef| self.waiting.get(waiter).is_some_and(|waiter| *waiter.resource != *resource);
-        if self.waiting.waiters_of(over.sequence).iter().any(waits_elsewhere) {
+        if self.waiting.waiters_of(over.saga).iter().any(waits_elsewhere) || self.waiting.across.is_watched(over.saga.1)
+        {
             self.note_over(over);
         }
     }
@@ -253,7 +259,7 @@ impl Broker {
         if let Some(step) = clean_step {
             let found = &self.state.sagas[saga];
             let place = Some(u16::from(step));
-            self.note_over(Over { sequence: found.id.sequence.get(), attempt: found.attempt, place });
+            self.note_over(Over { saga: key_of(found.id), attempt: found.attempt, place });
         }
     }
 }

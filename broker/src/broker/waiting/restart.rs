@@ -1,8 +1,8 @@
 //! Victims begin again, behind those that they lost to.
 
-use sagacore_core::wire::{HoldMode, Key, Kind, TransactionWriter};
+use sagacore_core::wire::{HoldMode, Holder, Key, Kind, TransactionWriter};
 
-use super::table::{Edge, Over, Waiter};
+use super::table::{Edge, Over, Waiter, key_of};
 use super::{Broker, Effect, Standing};
 use crate::state::{Place, SagaRef, TokenRef};
 
@@ -11,11 +11,11 @@ impl Broker {
     pub(in crate::broker) fn note_through(&mut self) {
         if let Some((sequence, _)) = self.applied.ended {
             self.waiting.lost_to.remove(&sequence);
-            self.note_over(Over { sequence, attempt: u32::MAX, place: None });
+            self.note_over(Over { saga: (self.state.shard, sequence), attempt: u32::MAX, place: None });
         }
         if let Some(saga) = self.applied.restarted {
             let found = &self.state.sagas[saga];
-            self.note_over(Over { sequence: found.id.sequence.get(), attempt: found.attempt - 1, place: None });
+            self.note_over(Over { saga: key_of(found.id), attempt: found.attempt - 1, place: None });
             self.applied.published.clear();
             self.effects.push_back((self.next_lsn, Effect::Restarted(saga)));
             self.waiting.deadlocks.restarts += 1;
@@ -51,20 +51,25 @@ impl Broker {
     /// A deciding saga said no, as it was told to. If nobody of its cycle is there any more, it need not have.
     pub(in crate::broker) fn note_gave_way(&mut self, saga: SagaRef) {
         let lost_to = self.waiting.lost_to.get(&self.state.sagas[saga].id.sequence.get());
-        let is_phantom =
-            lost_to.is_some_and(|lost_to| lost_to.iter().all(|holder| self.state.standing(holder) != Standing::Live));
+        let is_gone = |holder: &Holder| !matches!(self.state.standing(holder), Standing::Live | Standing::Foreign);
+        let is_phantom = lost_to.is_some_and(|lost_to| lost_to.iter().all(is_gone));
         self.waiting.deadlocks.phantoms += u64::from(is_phantom);
     }
 
     /// The next attempt is durable: it waits for those that the last one lost to, or begins at once.
-    pub(in crate::broker) fn begin_again(&mut self, saga: SagaRef) {
+    pub(in crate::broker) fn begin_again(&mut self, saga: SagaRef, time_ms: u64) {
         let Some(found) = self.state.sagas.get(saga) else { return };
         let lost_to = self.waiting.lost_to.remove(&found.id.sequence.get()).unwrap_or_default();
         for holder in &lost_to {
-            self.recall(holder.saga.sequence.get());
+            self.recall_holder(holder);
         }
-        let live = lost_to.into_iter().filter(|holder| self.state.standing(holder) == Standing::Live);
-        let edges: Vec<Edge> = live.map(|holder| Edge { holder, is_dead: false }).collect();
+        let is_live = |holder: &Holder| match self.state.standing(holder) {
+            Standing::Live => true,
+            Standing::Foreign => self.has_route(holder.saga.shard.get()),
+            Standing::Ended | Standing::Undone => false,
+        };
+        let edges: Vec<Edge> =
+            lost_to.into_iter().filter(is_live).map(|holder| Edge { holder, is_dead: false }).collect();
         let is_root = |&token: &TokenRef| {
             let token = &self.state.tokens[token];
             token.kind == Kind::Run && token.place == Place::Held
@@ -75,10 +80,10 @@ impl Broker {
                 self.queues.enqueue(&mut self.state, token);
                 continue;
             }
-            let (mode, resource) = (HoldMode::Exclusive, Box::default());
             self.state.tokens[token].place = Place::Blocked;
-            self.waiting
-                .insert(token, Waiter { mode, resource, edges: edges.clone(), freed: Vec::new(), freed_lsn: 0 });
+            let waiter = Waiter::new(HoldMode::Exclusive, Box::default(), edges.clone(), time_ms);
+            self.waiting.insert(token, waiter);
+            self.chase(token, time_ms);
         }
     }
 }

@@ -7,13 +7,18 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use sagacore_core::limits::{FREED_MAX, WAITERS_MAX};
-use sagacore_core::wire::{Freed, HoldMode, Holder};
+use sagacore_core::wire::{Freed, HoldMode, Holder, SagaId};
 
 use super::Deadlocks;
+use super::across::Across;
 use crate::state::TokenRef;
 
-/// Holders that are whole sagas: a victim waits for those that it lost to, whatever they hold.
-pub const WHOLE_SAGA: u16 = u16::MAX;
+/// Names a saga, whatever log of its shard it is of.
+pub type SagaKey = (u16, u64);
+
+pub fn key_of(saga: SagaId) -> SagaKey {
+    (saga.shard.get(), saga.sequence.get())
+}
 
 /// Somebody in the way of a waiting step.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +31,11 @@ pub struct Edge {
 /// A waiting step.
 #[derive(Debug)]
 pub struct Waiter {
+    /// Names this wait; `insert` gives it.
+    pub number: u64,
+    pub since_ms: u64,
+    /// Younger sagas in its way are to give way.
+    pub wounds: bool,
     pub mode: HoldMode,
     pub resource: Box<[u8]>,
     pub edges: Vec<Edge>,
@@ -36,6 +46,15 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    pub fn new(mode: HoldMode, resource: Box<[u8]>, edges: Vec<Edge>, since_ms: u64) -> Self {
+        Self { number: 0, since_ms, wounds: false, mode, resource, edges, freed: Vec::new(), freed_lsn: 0 }
+    }
+
+    /// Those that it really waits for.
+    pub fn live(&self) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(|edge| !edge.is_dead)
+    }
+
     pub fn free(&mut self, holder: Holder) {
         let freed = Freed { saga: holder.saga, attempt: holder.attempt.into() };
         if self.freed.len() < FREED_MAX && !self.freed.contains(&freed) {
@@ -47,7 +66,7 @@ impl Waiter {
 /// A saga that ended, or an attempt of it, or what one step of it held.
 #[derive(Debug, Clone, Copy)]
 pub struct Over {
-    pub sequence: u64,
+    pub saga: SagaKey,
     /// This one; where the whole saga is over, all before it too.
     pub attempt: u32,
     /// None: all that the saga held.
@@ -56,7 +75,7 @@ pub struct Over {
 
 impl Over {
     fn ends(&self, holder: &Holder) -> bool {
-        holder.saga.sequence.get() == self.sequence
+        key_of(holder.saga) == self.saga
             && match self.place {
                 None => holder.attempt <= self.attempt,
                 Some(place) => holder.attempt == self.attempt && holder.place == place,
@@ -67,13 +86,15 @@ impl Over {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Waiting {
-    waiters: HashMap<TokenRef, Waiter, FixedState>,
+    pub(super) waiters: HashMap<TokenRef, Waiter, FixedState>,
     /// In the order in which they came, and perhaps some that are gone.
     order: VecDeque<TokenRef>,
     /// So many there may be.
     pub waiters_max: usize,
-    /// By sequence of a saga, the steps that it is in the way of.
-    by_holder: HashMap<u64, Vec<TokenRef>, FixedState>,
+    /// By saga, the steps that it is in the way of.
+    by_holder: HashMap<SagaKey, Vec<TokenRef>, FixedState>,
+    waits: u64,
+    pub across: Across,
     /// By sequence of a victim that has not begun again: those that it lost to.
     pub lost_to: HashMap<u64, Vec<Holder>, FixedState>,
     pub deadlocks: Deadlocks,
@@ -89,6 +110,8 @@ impl Waiting {
             order: VecDeque::new(),
             waiters_max,
             by_holder: HashMap::default(),
+            waits: 0,
+            across: Across::default(),
             lost_to: HashMap::default(),
             deadlocks: Deadlocks::default(),
         }
@@ -98,8 +121,9 @@ impl Waiting {
         self.waiters.len()
     }
 
+    /// Whether nobody waits for anything, here or elsewhere.
     pub fn is_empty(&self) -> bool {
-        self.waiters.is_empty()
+        self.waiters.is_empty() && self.across.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
@@ -131,19 +155,21 @@ impl Waiting {
         self.waiters.get_mut(&token)
     }
 
-    pub fn is_awaited(&self, sequence: u64) -> bool {
-        !self.by_holder.is_empty() && self.by_holder.contains_key(&sequence)
+    pub fn is_awaited(&self, saga: SagaKey) -> bool {
+        !self.by_holder.is_empty() && self.by_holder.contains_key(&saga)
     }
 
     /// The steps that wait for a saga.
-    pub fn waiters_of(&self, sequence: u64) -> &[TokenRef] {
-        self.by_holder.get(&sequence).map_or(&[], Vec::as_slice)
+    pub fn waiters_of(&self, saga: SagaKey) -> &[TokenRef] {
+        self.by_holder.get(&saga).map_or(&[], Vec::as_slice)
     }
 
     pub fn insert(&mut self, token: TokenRef, waiter: Waiter) {
         self.remove(token);
+        self.waits += 1;
+        let waiter = Waiter { number: self.waits, ..waiter };
         for edge in &waiter.edges {
-            let waiters = self.by_holder.entry(edge.holder.saga.sequence.get()).or_default();
+            let waiters = self.by_holder.entry(key_of(edge.holder.saga)).or_default();
             if !waiters.contains(&token) {
                 waiters.push(token);
             }
@@ -157,22 +183,22 @@ impl Waiting {
 
     pub fn remove(&mut self, token: TokenRef) -> Option<Waiter> {
         let gone = self.waiters.remove(&token)?;
-        gone.edges.iter().for_each(|edge| self.forget_edge(edge.holder.saga.sequence.get(), token));
+        gone.edges.iter().for_each(|edge| self.forget_edge(key_of(edge.holder.saga), token));
         Some(gone)
     }
 
-    fn forget_edge(&mut self, sequence: u64, token: TokenRef) {
-        let Some(waiters) = self.by_holder.get_mut(&sequence) else { return };
+    fn forget_edge(&mut self, saga: SagaKey, token: TokenRef) {
+        let Some(waiters) = self.by_holder.get_mut(&saga) else { return };
         waiters.retain(|&other| other != token);
         if waiters.is_empty() {
-            self.by_holder.remove(&sequence);
+            self.by_holder.remove(&saga);
         }
     }
 
     /// Somebody is out of the way. Gives the steps that need not wait any more: of a pool perhaps there is enough.
     pub fn over(&mut self, over: Over) -> Vec<TokenRef> {
         let (mut woken, mut left) = (Vec::new(), Vec::new());
-        for token in self.by_holder.remove(&over.sequence).unwrap_or_default() {
+        for token in self.by_holder.remove(&over.saga).unwrap_or_default() {
             let Some(waiter) = self.waiters.get_mut(&token) else { continue };
             let is_over = |edge: &Edge| over.ends(&edge.holder);
             let before = waiter.edges.len();
@@ -185,12 +211,12 @@ impl Waiting {
             if has_changed && (waiter.edges.is_empty() || waiter.mode == HoldMode::Counted) {
                 woken.push(token);
             }
-            if waiter.edges.iter().any(|edge| edge.holder.saga.sequence.get() == over.sequence) {
+            if waiter.edges.iter().any(|edge| key_of(edge.holder.saga) == over.saga) {
                 left.push(token);
             }
         }
         if !left.is_empty() {
-            self.by_holder.insert(over.sequence, left);
+            self.by_holder.insert(over.saga, left);
         }
         woken
     }

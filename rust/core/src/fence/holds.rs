@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use crate::limits::{HOLDERS_NAMED_MAX, RESOURCE_BYTES_MAX};
 use crate::mutation::{Mutation, is_broken};
 use crate::watermark::Watermark;
-use crate::wire::{HoldMode, Holder, SagaId};
+use crate::wire::{HoldMode, Holder, SagaId, Seniority, seniority};
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,14 +77,9 @@ impl HoldRow {
         self.standing != Standing::Waiting && is_enough
     }
 
-    /// In order of age; between shards two may have the same.
-    fn rank(&self) -> (u64, u16, u32) {
-        rank(self.age, self.holder.saga)
+    fn rank(&self) -> Seniority {
+        seniority(self.age, self.holder.saga)
     }
-}
-
-fn rank(age: u64, saga: SagaId) -> (u64, u16, u32) {
-    (age, saga.shard.get(), saga.nonce.get())
 }
 
 /// Names a saga in order of its sequence.
@@ -158,7 +153,7 @@ impl Holds {
             return Ok(Vec::new());
         }
         let is_ahead = |row: &&&HoldRow| {
-            let is_first = row.rank() < rank(ask.age, ask.holder.saga) && !is_broken(Mutation::LockBarging);
+            let is_first = row.rank() < seniority(ask.age, ask.holder.saga) && !is_broken(Mutation::LockBarging);
             row.standing != Standing::Waiting || is_first
         };
         let ahead: Vec<&HoldRow> = others.iter().filter(is_ahead).copied().collect();
@@ -218,24 +213,27 @@ impl Holds {
         old.into_iter().for_each(|holder| self.release(holder));
     }
 
-    /// Forgets what sagas hold that have ended for all that this says, whatever their class.
-    pub fn forget(&mut self, told: &Watermark) {
+    /// Forgets what sagas of a shard hold that have ended for all that this says, whatever their class.
+    pub fn forget(&mut self, shard: u16, told: &Watermark) {
         let mark = told.marks.iter().copied().min().unwrap_or(0);
-        let has_passed = |key: &&SagaKey| told.exceptions.binary_search(&key.0).is_err();
+        let has_passed = |key: &&SagaKey| key.2 == shard && told.exceptions.binary_search(&key.0).is_err();
         let passed: Vec<SagaKey> =
             self.by_saga.range(..(mark, 0, 0)).map(|(key, _)| key).filter(has_passed).copied().collect();
-        for key in passed {
-            for (holder, resource) in self.by_saga.remove(&key).unwrap_or_default() {
+        self.forget_all(&passed);
+    }
+
+    /// A shard's log is another one: nothing of what there is of it means anything.
+    pub fn clear(&mut self, shard: u16) {
+        let passed: Vec<SagaKey> = self.by_saga.keys().filter(|key| key.2 == shard).copied().collect();
+        self.forget_all(&passed);
+    }
+
+    fn forget_all(&mut self, sagas: &[SagaKey]) {
+        for saga in sagas {
+            for (holder, resource) in self.by_saga.remove(saga).unwrap_or_default() {
                 self.remove_rows(&resource, |row| row.holder == holder);
             }
         }
-    }
-
-    /// Another log's sagas: nothing of what there is means anything.
-    pub fn clear(&mut self) {
-        self.by_resource.clear();
-        self.by_saga.clear();
-        self.rows = 0;
     }
 
     fn entries(&self, holder: Holder) -> Vec<(Holder, Arc<str>)> {
@@ -399,9 +397,12 @@ mod tests {
         assert_eq!(holds.len(), 2);
         let told =
             |mark, exceptions| Watermark { marks: [mark; WATERMARK_CLASSES], exceptions, ..Watermark::unknown() };
-        holds.forget(&told(3, vec![1]));
+        holds.forget(1, &told(3, vec![]));
+        holds.clear(1);
+        assert_eq!(holds.len(), 2, "they are of shard 0");
+        holds.forget(0, &told(3, vec![1]));
         assert_eq!((holds.len(), holds.rows("sku:42")[0].holder.saga), (1, holder(1).saga));
-        holds.forget(&told(3, vec![]));
+        holds.forget(0, &told(3, vec![]));
         assert!(holds.is_empty() && holds.by_saga.is_empty() && holds.by_resource.is_empty());
     }
 }

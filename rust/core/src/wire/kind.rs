@@ -50,8 +50,9 @@ codes! {
         RetryLater = 12,
         /// service -> broker: the step must wait for what others hold; see `Blocked`.
         Blocked = 13,
-        /// Reserved for waiting across shards: not accepted yet.
+        /// broker -> service -> broker of another shard: somebody is out of the way; see `ProbeHop`.
         Wake = 14,
+        /// broker -> service -> broker of another shard: is somebody still in the way, and who waits for whom.
         Probe = 15,
         /// operator -> broker: retry, skip or resolve a stuck step.
         Resolve = 16,

@@ -5,6 +5,7 @@
 //! MessagePack body of sections. Everything is little-endian, 8-byte aligned and read in place.
 //! `docs/wire-format.md` draws it for other languages; `tests/golden/` has vectors of it.
 
+mod across;
 mod body;
 mod header;
 mod kind;
@@ -12,12 +13,13 @@ mod message;
 mod transaction;
 mod waiting;
 
+pub use across::{ProbeHop, WHOLE_SAGA};
 pub use body::{BodyWriter, Section, Sections};
 pub use header::{Flags, HEADER_BYTES, Header, MAC_BYTES, SagaId};
 pub use kind::{CauseCode, HoldMode, Kind, OutcomeCode, Refusal, Role, StatusCode, WaitPolicy};
 pub use message::{Message, write_encoded, write_message};
 pub use transaction::{KEY_BYTES, Key, TRANSACTION_HEADER_BYTES, Transaction, TransactionWriter, Transactions};
-pub use waiting::{Blocked, Freed, Holder, SAGA_ID_BYTES};
+pub use waiting::{Blocked, Freed, Holder, SAGA_ID_BYTES, Seniority, seniority};
 
 /// The version of the format that this code writes and the only one that it reads.
 pub const VERSION: u8 = 1;

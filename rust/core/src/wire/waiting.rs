@@ -27,6 +27,16 @@ use crate::limits::{HOLDERS_NAMED_MAX, RESOURCE_BYTES_MAX, STEPS_MAX};
 /// The size of a saga's id.
 pub const SAGA_ID_BYTES: usize = size_of::<SagaId>();
 
+/// Who came first: the lower, the older. The same everywhere, whatever shards two sagas are of.
+pub type Seniority = (u64, [u8; SAGA_ID_BYTES]);
+
+/// Shards count for themselves, so two sagas may be of one age: then their ids decide, as bytes.
+pub fn seniority(age: u64, saga: SagaId) -> Seniority {
+    let mut id = [0; SAGA_ID_BYTES];
+    id.copy_from_slice(saga.as_bytes());
+    (age, id)
+}
+
 /// A step of an attempt: whoever holds something, or claims it. A claim that is granted keeps its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Holder {
@@ -79,7 +89,7 @@ impl<'a> Blocked<'a> {
     }
 }
 
-fn read_bin<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn read_bin<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = rmp::decode::read_bin_len(rest).ok()? as usize;
     let (value, after) = rest.split_at_checked(length)?;
     *rest = after;

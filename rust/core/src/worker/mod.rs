@@ -7,12 +7,14 @@
 //!                          -> below the watermark: nothing is done, and nothing answered
 //!                          -> fence in memory: a repetition is answered from its row, without a call
 //!                          -> Ready: to be called by whoever drives this; with a fence elsewhere, that one decides
+//!                     -> carried (WAKE, PROBE): for the broker of another shard, by way of that one's worker
 //!   finish(verdict)   -> one transaction that consumes the delivered message and publishes what follows
 //!   frame             -> what to send; the outbox keeps it until it is durable
 //! ```
 //! A lost session changes nothing here: what runs goes on, and its transaction is sent in the next session. If the
 //! broker has given the message to somebody else meanwhile, one of the two transactions is stale.
 
+mod across;
 mod clock;
 mod ending;
 mod plans;
@@ -51,6 +53,8 @@ pub struct Worker {
     session: u32,
     /// With the fence in memory: steps that were undone without a call, and may have left a claim.
     let_go: Vec<Holder>,
+    /// By shard that it is for, what another broker is to be told.
+    carried: Vec<(u16, Vec<u8>)>,
     /// Deliveries of this session that are finished and whose credit is not given back yet.
     owed: u64,
     stats: WorkerStats,
@@ -78,6 +82,7 @@ impl Worker {
             clock: Clock::default(),
             session: 0,
             let_go: Vec::new(),
+            carried: Vec::new(),
             owed: 0,
             stats: WorkerStats::default(),
         }
@@ -218,6 +223,7 @@ impl Worker {
                 Kind::Watermark => self.learn(message),
                 Kind::Run => self.take(message, Doing::Action, ready),
                 Kind::Undo => self.take(message, Doing::Compensation, ready),
+                Kind::Wake | Kind::Probe => self.carry(message),
                 _ => {}
             },
             Heard::Session | Heard::Confirmed(_) => {}
