@@ -68,6 +68,7 @@ def broker(
     outcomes_max: int = 1 << 20,
     outcomes_ms: int = 600_000,
     detect_deadlocks: bool = True,
+    shard: int = 0,
 ) -> int:
     """Run the broker: the one process that everything goes through, and whose log is the truth.
 
@@ -94,6 +95,8 @@ def broker(
         How long they are remembered at most, in milliseconds.
     detect_deadlocks
         Whether sagas that wait for each other are found and resolved; else they wait until their deadlines.
+    shard
+        Its number among several brokers: 0, 1 and so on. A log is always of one number.
 
     """
     from sagacore.processes.broker import BrokerOptions, run_broker
@@ -112,6 +115,7 @@ def broker(
             outcomes_max=outcomes_max,
             outcomes_ms=outcomes_ms,
             detect_deadlocks=detect_deadlocks,
+            shard=shard,
         )
     )
 
@@ -146,7 +150,7 @@ def service(
     target
         The service, as module:object, for example shop.payments:payments.
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them, in the order of their --shard numbers.
     fence
         "memory" (lost with the process: for tests and benches) or "sqlite:PATH".
     isolation

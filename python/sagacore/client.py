@@ -30,6 +30,7 @@ from sagacore.many import Items, Many, Pump, Source, saga_named
 from sagacore.outcomes import Compensated, Completed, Ended, Status
 from sagacore.saga import Saga
 from sagacore.session import Following, Session, closed
+from sagacore.sessions import Sessions, added_up
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -42,12 +43,16 @@ _ACTIONS: Final[Mapping[Resolution, Action]] = {"retry": Action.RETRY, "skip": A
 
 
 class Client:
-    """A connection to one broker: `async with Client("ipc:///run/sagacore.sock") as client:`.
+    """A connection to a broker: `async with Client("ipc:///run/sagacore.sock") as client:`.
+
+    With several brokers, the shards, `endpoint` names them all with commas between them, in the order of their numbers,
+    and the same for every client: a saga's key says which of them runs it.
 
     `timeout` is in seconds: how long a call waits for a broker that does not answer, before it raises
     BrokerUnavailable (SAGA-E301). An outage that is shorter goes unnoticed: what was sent is sent again, and what ended
-    meanwhile is told. Raises UsageError for an endpoint that cannot be one (SAGA-E505) when it is entered, and for a
-    call outside of the `with` (SAGA-E306).
+    meanwhile is told. Raises UsageError for an endpoint that cannot be one (SAGA-E505, SAGA-E508) when it is
+    entered, for a call outside of the `with` (SAGA-E306), and for brokers in another order than their numbers
+    (SAGA-E508).
     """
 
     def __init__(self, endpoint: str, timeout: float = TIMEOUT_S_DEFAULT) -> None:
@@ -55,22 +60,22 @@ class Client:
             raise UsageError("SAGA-E111", f"timeout is {timeout} s", "give the broker some time to answer")
         self.endpoint: Final = endpoint
         self.timeout: Final = timeout
-        self._session: Session | None = None
+        self._sessions: Sessions | None = None
 
     async def __aenter__(self) -> Self:
-        if self._session is not None:
+        if self._sessions is not None:
             raise UsageError("SAGA-E306", "the client is open already", "make one Client for each `async with`")
-        session = Session(self.endpoint, self.timeout)
-        session.open()
-        self._session = session
+        sessions = Sessions(self.endpoint, self.timeout)
+        await sessions.open()
+        self._sessions = sessions
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        sessions, self._sessions = self._sessions, None
+        if sessions is not None:
+            await sessions.close()
 
     async def start(self, saga: Saga[In, Out], input: In, *, key: str | None = None) -> Handle[In, Out]:
         """Start a saga, and return once it is sure to run whatever happens to this process.
@@ -83,9 +88,10 @@ class Client:
         input, and BrokerUnavailable if there is no answer in time: then the saga may have begun; starting it again is
         safe.
         """
-        session = self._open()
+        sessions = self._open()
         name = secrets.token_hex(16) if key is None else key
         wire_key, data = key_bytes(name), saga.encode_input(input)
+        session = sessions.of_key(wire_key)
         plan = session.core.define(saga.definition)
         following = await session.begin(plan, wire_key, data, saga_named(name))
         return Handle(session, following, Reader(saga), name)
@@ -108,8 +114,8 @@ class Client:
         `on_error` with its key; without `on_error` the error is raised, which ends the iteration. BrokerUnavailable
         does so too. Sagas in flight then go on unseen: the same keys and inputs once more find them again.
         """
-        session = self._open()
-        many = Many(session, saga, in_flight=in_flight, key=key, on_error=on_error)
+        sessions = self._open()
+        many = Many(sessions.every, saga, in_flight=in_flight, key=key, on_error=on_error)
         source: Source[In] = Pump(inputs, many.wake) if isinstance(inputs, AsyncIterable) else Items(inputs)
         try:
             while True:
@@ -135,8 +141,9 @@ class Client:
         broker does not know it shows when it is asked: `outcome` raises UnknownSaga (SAGA-E305).
         Raises UsageError (SAGA-E307) for what cannot be a key or an id.
         """
-        session = self._open()
+        sessions = self._open()
         subject = _Subject.of(key, id)
+        session = sessions.of(subject.saga, subject.key)
         following = Following(session, subject.name)
         following.attach(subject.saga, subject.key)
         return Handle(session, following, Reader(saga), key, subject)
@@ -146,33 +153,39 @@ class Client:
 
         Raises BrokerUnavailable (SAGA-E301), UsageError (SAGA-E307) for what cannot be a key or an id.
         """
-        return await _status(self._open(), _Subject.of(key, id))
+        sessions, subject = self._open(), _Subject.of(key, id)
+        return await _status(sessions.of(subject.saga, subject.key), subject)
 
     async def cancel(self, key: str | None = None, *, id: str | None = None, reason: str = "") -> bool:
         """Abort a saga, by its key or its id: its steps are compensated. See `Handle.cancel`."""
-        return await _cancel(self._open(), _Subject.of(key, id), reason)
+        sessions, subject = self._open(), _Subject.of(key, id)
+        return await _cancel(sessions.of(subject.saga, subject.key), subject, reason)
 
     async def stats(self) -> dict[str, Any]:
-        """What the broker counts, and under `coordinators` what each of them does. Raises BrokerUnavailable."""
-        session = self._open()
-        return stats_of(_accepted(await session.ask(session.core.stats), "the question for its counters"))
+        """What the broker counts, and under `coordinators` what each of them does. Raises BrokerUnavailable.
+
+        Counters of several brokers are added up; under `shards` are those of each.
+        """
+        answers = await self._open().ask_all(lambda session: session.core.stats)
+        return added_up([stats_of(_accepted(answer, "the question for its counters")) for answer in answers])
 
     async def stuck(self) -> list[StuckSaga]:
         """The sagas that wait for an operator. Raises BrokerUnavailable (SAGA-E301)."""
-        session = self._open()
-        return stuck_of(_accepted(await session.ask(session.core.stuck), "the question for what is stuck"))
+        answers = await self._open().ask_all(lambda session: session.core.stuck)
+        return [saga for answer in answers for saga in stuck_of(_accepted(answer, "the question for what is stuck"))]
 
     async def deadlocks(self) -> list[Deadlock]:
-        """The last 1,000 deadlocks that the broker has resolved, oldest first. Raises BrokerUnavailable (SAGA-E301)."""
-        session = self._open()
+        """The last 1,000 deadlocks that the broker has resolved, oldest first. Raises BrokerUnavailable (SAGA-E301).
+
+        With several brokers, those of one after those of the other.
+        """
         found: list[Deadlock] = []
-        number = 0
-        while True:
-            ask = functools.partial(session.core.deadlocks, from_number=number)
-            number, more = deadlocks_of(_accepted(await session.ask(ask), "the question for deadlocks"))
-            if not more:
-                return found
-            found += more
+        for session in self._open().every:
+            number, more = await _deadlocks(session, 0)
+            while more:
+                found += more
+                number, more = await _deadlocks(session, number)
+        return found
 
     async def resolve(self, id: str, step: int, action: Resolution, *, reason: str = "", result: bytes = b"") -> None:
         """Decide about a step that is stuck, by its saga's id and its number.
@@ -182,11 +195,11 @@ class Client:
         Raises UsageError for an id (SAGA-E307), a step or an action (SAGA-E111) that cannot be, UnknownSaga
         (SAGA-E305) where the step does not run, and BrokerUnavailable (SAGA-E301).
         """
-        session, saga = self._open(), saga_id_bytes(id)
+        sessions, saga = self._open(), saga_id_bytes(id)
         what = f"step {step} of the saga {id}"
         if action not in _ACTIONS or not 0 <= step < STEPS_MAX:
             raise UsageError("SAGA-E111", f"{what} cannot be resolved by {action!r}", f"say one of {[*_ACTIONS]}")
-        code = int(_ACTIONS[action])
+        code, session = int(_ACTIONS[action]), sessions.of_id(saga)
         answer = await session.ask(lambda at: session.core.resolve(at, saga, step, code, reason, result))
         if answer[1] == Kind.REFUSED and answer[2] == Refusal.MISMATCH:
             raise UsageError(
@@ -196,10 +209,10 @@ class Client:
             )
         _accepted(answer, what)
 
-    def _open(self) -> Session:
-        if self._session is None:
+    def _open(self) -> Sessions:
+        if self._sessions is None:
             raise closed()
-        return self._session
+        return self._sessions
 
 
 class Handle(Generic[In, Out]):
@@ -292,6 +305,11 @@ async def _status(session: Session, subject: _Subject) -> Status:
     if answer[1] == Kind.REFUSED and answer[2] == Refusal.UNKNOWN:
         return Status("unknown")
     return status_of(_accepted(answer, subject.name))
+
+
+async def _deadlocks(session: Session, from_number: int) -> tuple[int, list[Deadlock]]:
+    ask = functools.partial(session.core.deadlocks, from_number=from_number)
+    return deadlocks_of(_accepted(await session.ask(ask), "the question for deadlocks"))
 
 
 async def _cancel(session: Session, subject: _Subject, reason: str) -> bool:

@@ -19,6 +19,12 @@ def saga_id_text(saga: bytes) -> str:
     return f"{shard:x}-{sequence:x}-{nonce:08x}"
 
 
+def shard_of_id(saga: bytes) -> int:
+    """The number of the broker that the saga is of."""
+    shard: int = _LAYOUT.unpack(saga)[2]
+    return shard
+
+
 def saga_id_bytes(text: str) -> bytes:
     """The id on the wire. Raises UsageError (SAGA-E307) for a text that is no id."""
     parts = _TEXT.fullmatch(text)

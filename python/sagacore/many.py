@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from sagacore.answers import Event, Reader
 from sagacore.codes import Kind, OutcomeCode, StatusCode
+from sagacore.endpoints import shard_of_key
 from sagacore.errors import SagacoreError, UsageError
 from sagacore.identity import key_bytes
 from sagacore.outcomes import Ended
@@ -38,12 +39,29 @@ _Entry: TypeAlias = tuple[str, float, In]
 """A saga that runs: its key, when it was started, and its input."""
 
 
+class _Lane(Generic[In]):
+    """What of one call of `start_many` goes to one broker."""
+
+    def __init__(self, session: Session, definition: bytes, hear: Callable[[_Lane[In], list[Event]], None]) -> None:
+        self.session: Final = session
+        self.plan: Final = session.core.define(definition)
+        self.first: Final = session.stream(lambda events: hear(self, events))
+        self.next = self.first
+        self.running: dict[int, _Entry[In]] = {}
+
+    def start(self, keys: list[bytes], data: list[bytes], entries: list[_Entry[In]]) -> None:
+        first, self.next = self.next, self.next + len(keys)
+        self.running.update(zip(range(first, self.next), entries, strict=True))
+        self.session.core.start(self.plan, keys, data, first, True)  # noqa: FBT003 - quiet
+        self.session.flush_soon()
+
+
 class Many(Generic[In, Out]):
     """One call of `start_many`. Used by turns: give it inputs, get what has ended."""
 
     def __init__(
         self,
-        session: Session,
+        sessions: Sequence[Session],
         saga: Saga[In, Out],
         *,
         in_flight: int,
@@ -52,16 +70,12 @@ class Many(Generic[In, Out]):
     ) -> None:
         if in_flight < 1:
             raise UsageError("SAGA-E111", f"in_flight is {in_flight}", "let at least one saga run at a time")
-        self._session = session
         self._saga = saga
         self._reader = Reader(saga)
-        self._plan = session.core.define(saga.definition)
         self._in_flight = in_flight
         self._key_of = key or _RandomKeys()
         self._on_error = on_error
-        self._first = session.stream(self._hear)
-        self._next = self._first
-        self._running: dict[int, _Entry[In]] = {}
+        self._lanes = [_Lane(session, saga.definition, self._hear) for session in sessions]
         self._refused: list[_Entry[In]] = []
         """Those that the broker was too full for. They are started again after a pause."""
         self._pause_s = PAUSE_FIRST_S
@@ -74,14 +88,15 @@ class Many(Generic[In, Out]):
     @property
     def room(self) -> int:
         """How many inputs it takes now."""
-        if self._refused or self._session.core.is_full:
+        if self._refused or self._is_full:
             return 0
-        return max(0, min(self._in_flight - len(self._running), CHUNK))
+        return max(0, min(self._in_flight - sum(len(lane.running) for lane in self._lanes), CHUNK))
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing is left to hand out."""
-        return not (self._running or self._refused or self._ended or self._failed)
+        is_running = any(lane.running for lane in self._lanes)
+        return not (is_running or self._refused or self._ended or self._failed)
 
     async def exchange(self, inputs: Iterable[In], *, ready: bool) -> list[Ended[Out]]:
         """Start these, no more than there is room for, and give what has ended, a chunk at most.
@@ -95,7 +110,8 @@ class Many(Generic[In, Out]):
             if ready and self.room:
                 await asyncio.sleep(0)  # what was started is sent, and what came is read
             else:
-                self._session.flush()
+                for lane in self._lanes:
+                    lane.session.flush()
                 await self._news()
         while self._failed:
             name, error = self._failed.popleft()
@@ -116,18 +132,27 @@ class Many(Generic[In, Out]):
         """Nobody wants to know any more. What runs goes on."""
         if self._again is not None:
             self._again.cancel()
-        self._session.end_stream(self._first, list(self._running))
-        self._running.clear()
+        for lane in self._lanes:
+            lane.session.end_stream(lane.first, list(lane.running))
+            lane.running.clear()
+
+    @property
+    def _is_full(self) -> bool:
+        return any(lane.session.core.is_full for lane in self._lanes)
 
     async def _news(self) -> None:
-        self._waiting = self._session.waiter()
-        if self._session.core.is_full:
-            self._session.when_room(self._waiting)
-        await self._waiting
+        # A broker that nothing is awaited of may be silent.
+        lanes = [lane for lane in self._lanes if lane.running or lane.session.core.is_full] or self._lanes[:1]
+        waiting = self._waiting = lanes[0].session.waiter()
+        for lane in lanes:
+            lane.session.waiter(waiting)
+            if lane.session.core.is_full:
+                lane.session.when_room(waiting)
+        await waiting
 
     def _start(self, inputs: Iterable[In]) -> None:
         values = list(inputs)
-        started_s = self._session.now_s()
+        started_s = Session.now_s()
         entries = [(name, started_s, value) for name, value in zip(map(self._key_of, values), values, strict=True)]
         try:
             keys = [key_bytes(name) for name, _, _ in entries]
@@ -154,11 +179,15 @@ class Many(Generic[In, Out]):
         return keys, data, good
 
     def _send(self, keys: list[bytes], data: list[bytes], entries: list[_Entry[In]]) -> None:
-        if keys:
-            first, self._next = self._next, self._next + len(keys)
-            self._running.update(zip(range(first, self._next), entries, strict=True))
-            self._session.core.start(self._plan, keys, data, first, True)  # noqa: FBT003 - quiet
-            self._session.flush_soon()
+        if len(self._lanes) == 1:
+            if keys:
+                self._lanes[0].start(keys, data, entries)
+            return
+        shards = [shard_of_key(key, len(self._lanes)) for key in keys]
+        for number, lane in enumerate(self._lanes):
+            of_lane = [at for at, shard in enumerate(shards) if shard == number]
+            if of_lane:
+                lane.start([keys[at] for at in of_lane], [data[at] for at in of_lane], [entries[at] for at in of_lane])
 
     def _start_again(self) -> None:
         self._again = None
@@ -170,27 +199,27 @@ class Many(Generic[In, Out]):
         )
         self.wake()
 
-    def _hear(self, events: list[Event]) -> None:
+    def _hear(self, lane: _Lane[In], events: list[Event]) -> None:
         completed: list[tuple[_Entry[In], Event]] = []
         for event in events:
             if event[1] != _RESULT:
-                self._hear_other(event)
-            elif (entry := self._running.pop(event[0], None)) is not None:
+                self._hear_other(lane, event)
+            elif (entry := lane.running.pop(event[0], None)) is not None:
                 if event[2] == _COMPLETED:
                     completed.append((entry, event))
                 else:
-                    self._hear_outcome(entry, event)
+                    self._hear_outcome(lane, entry, event)
         if completed:
-            self._hear_completed(completed)
+            self._hear_completed(lane, completed)
         self.wake()
 
-    def _hear_completed(self, ended: list[tuple[_Entry[In], Event]]) -> None:
+    def _hear_completed(self, lane: _Lane[In], ended: list[tuple[_Entry[In], Event]]) -> None:
         outcomes = self._reader.completed([event[5] for _, event in ended])
         if outcomes is None:
             for entry, event in ended:
-                self._hear_outcome(entry, event)
+                self._hear_outcome(lane, entry, event)
             return
-        heard_s = self._session.heard_s
+        heard_s = lane.session.heard_s
         self._full_since_s = None
         self._ended.extend(
             [
@@ -199,7 +228,7 @@ class Many(Generic[In, Out]):
             ]
         )
 
-    def _hear_outcome(self, entry: _Entry[In], event: Event) -> None:
+    def _hear_outcome(self, lane: _Lane[In], entry: _Entry[In], event: Event) -> None:
         name, started_s, _ = entry
         try:
             outcome = self._reader.outcome(event[2], event[5])
@@ -207,32 +236,32 @@ class Many(Generic[In, Out]):
             self._failed.append((name, error))
         else:
             self._full_since_s = None
-            self._ended.append(Ended(name, outcome, (self._session.heard_s - started_s) * 1000.0))
+            self._ended.append(Ended(name, outcome, (lane.session.heard_s - started_s) * 1000.0))
 
-    def _hear_other(self, event: Event) -> None:
+    def _hear_other(self, lane: _Lane[In], event: Event) -> None:
         correlation, kind, code, _, _, _ = event
         if kind == Kind.STATUS and code != StatusCode.UNKNOWN:
             return
-        entry = self._running.pop(correlation, None)
+        entry = lane.running.pop(correlation, None)
         if entry is None:
             return
-        if self._session.may_retry(event, self._plan) and self._is_patient():
+        if lane.session.may_retry(event, lane.plan) and self._is_patient():
             self._refused.append(entry)
             if self._again is None:
-                self._again = self._session.call_later(self._pause_s, self._start_again)
+                self._again = lane.session.call_later(self._pause_s, self._start_again)
                 self._pause_s = min(2 * self._pause_s, PAUSE_LAST_S)
             return
         name = entry[0]
-        self._failed.append((name, self._session.refusal(event, self._plan, saga_named(name))))
+        self._failed.append((name, lane.session.refusal(event, lane.plan, saga_named(name))))
         self.wake()
 
     def _is_patient(self) -> bool:
         """Whether the broker has not been full for too long. Any saga that ends begins the wait anew."""
-        now_s = self._session.now_s()
+        now_s = Session.now_s()
         if self._full_since_s is None:
             self._full_since_s = now_s
             self._pause_s = PAUSE_FIRST_S
-        return now_s - self._full_since_s < self._session.timeout_s
+        return now_s - self._full_since_s < self._lanes[0].session.timeout_s
 
 
 def saga_named(key: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from sagacore._core import ClientCore
 from sagacore.answers import Event, bad_plan, refusal, text_of
 from sagacore.codes import Kind, Refusal, StatusCode
+from sagacore.endpoints import check_shard
 from sagacore.errors import BrokerUnavailable, SagacoreError, UsageError
 from sagacore.transport import Link
 
@@ -30,7 +31,11 @@ PAUSE_LAST_S: Final = 0.5
 class Session:
     """One client's core and link. Everything in it happens in the loop that opened it."""
 
-    def __init__(self, endpoint: str, timeout_s: float) -> None:
+    def __init__(self, endpoint: str, timeout_s: float, *, number: int = 0, count: int = 1) -> None:
+        """`number` of `count`: its place among the client's."""
+        self._number: Final = number
+        self._count: Final = count
+        self._misplaced: UsageError | None = None
         self.endpoint: Final = endpoint
         self.timeout_s: Final = timeout_s
         self.core: Final = ClientCore(instance=secrets.randbits(64), credit=CREDIT, outbox_bytes=OUTBOX_BYTES)
@@ -132,8 +137,11 @@ class Session:
 
     def _deliver(self, frame: bytes, now_ms: int) -> None:
         self.heard_s = perf_counter()
+        events = self.core.receive(frame, now_ms)
+        if self._count > 1 and not self._is_in_place():
+            return
         of_streams: dict[int, list[Event]] = {}
-        for event in self.core.receive(frame, now_ms):
+        for event in events:
             correlation = event[0]
             if correlation >> STREAM_BITS:
                 of_streams.setdefault(correlation >> STREAM_BITS, []).append(event)
@@ -149,16 +157,34 @@ class Session:
             for future in outside:
                 settle(future)
 
+    def _is_in_place(self) -> bool:
+        """Whether the broker is the shard that it should be. If not, nothing is sent to it any more."""
+        try:
+            check_shard(self.endpoint, self._number, self._count, self.core.shard)
+        except UsageError as error:
+            self._misplaced = error
+            self._link.stop()
+            self._fail_waiters(self._why_misplaced, self.now_s())
+            return False
+        return True
+
+    def _why_misplaced(self) -> UsageError:
+        assert self._misplaced is not None
+        return UsageError(self._misplaced.code, self._misplaced.message, self._misplaced.hint)
+
     # Waiting
 
-    def waiter(self) -> asyncio.Future[Any]:
+    def waiter(self, future: asyncio.Future[Any] | None = None) -> asyncio.Future[Any]:
         """A future that fails if from now on the broker is silent for the client's timeout, or the client is closed.
 
-        Raises UsageError (SAGA-E306) where it is closed already.
+        With a `future` of another session it fails here too. Raises UsageError: where it is closed already (SAGA-E306),
+        or the broker is another shard than its place says (SAGA-E508).
         """
         if not self._is_open:
             raise closed()
-        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._misplaced is not None:
+            raise self._why_misplaced()
+        future = future or self._loop.create_future()
         self._waiters[future] = self.now_s()
         future.add_done_callback(self._forget_waiter)
         return future

@@ -136,8 +136,8 @@ class SyncClient:
         key: Callable[[In], str] | None,
         on_error: Callable[[str, SagacoreError], object] | None,
     ) -> Many[In, Out]:
-        session = self._client._open()  # noqa: SLF001 - the two are one
-        return Many(session, saga, in_flight=in_flight, key=key, on_error=on_error)
+        sessions = self._client._open()  # noqa: SLF001 - the two are one
+        return Many(sessions.every, saga, in_flight=in_flight, key=key, on_error=on_error)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it in the loop's thread and wait. An interrupt of this thread cancels it, and so does `__exit__`."""

@@ -128,14 +128,18 @@ class Link:
 
     async def close(self) -> None:
         """Send what is left and end the connection. May be called twice."""
-        if self._socket is None:
+        if self._context.closed:
             return
         self.flush()
+        self.stop(linger_ms=200)
+        self._context.term()
+
+    def stop(self, *, linger_ms: int = 0) -> None:
+        """Send nothing more, and take nothing."""
         for handle in (self._ticker, self._again):
             if handle is not None:
                 handle.cancel()
-        self._disconnect(linger_ms=200)
-        self._context.term()
+        self._disconnect(linger_ms=linger_ms)
 
     def _connect(self) -> None:
         self._disconnect(linger_ms=0)

@@ -42,6 +42,9 @@ class FakeCore:
     def __init__(self) -> None:
         self.is_ready = True
         self.refused: str | None = None
+        self.shard: int | None = None
+        self.carried: list[tuple[int, bytes]] = []
+        self.heard: list[bytes] = []
         self.said: dict[int, tuple[Verdict, bytes]] = {}
         self.finishes = 0
         self.next: list[Work] = []
@@ -90,6 +93,13 @@ class FakeCore:
         ready, self.next = self.next, []
         return self.batches(ready)
 
+    def take_carried(self) -> list[tuple[int, bytes]]:
+        carried, self.carried = self.carried, []
+        return carried
+
+    def pass_on(self, message: bytes) -> None:
+        self.heard.append(message)
+
     def take_watermark(self) -> tuple[int, int, int, list[int], list[int]] | None:
         told, self.told = self.told, None
         return told
@@ -122,7 +132,7 @@ class Bench:
         self.core = FakeCore()
         self.links: list[FakeLink] = []
         options = ServiceOptions(endpoint="ipc://nowhere", fence=fence, drain_s=drain_s)
-        self.process = ServiceProcess(service, options, core=self.core, connect=self.connect)
+        self.process = ServiceProcess(service, options, cores=[self.core], connect=self.connect)
         self.steps = [step.name for step in service.steps]
         self.tickets = 0
 

@@ -11,6 +11,7 @@ mod bounds;
 mod follow;
 mod parked;
 mod peers;
+mod shards;
 mod waiting;
 mod watermarks;
 

@@ -151,6 +151,19 @@ impl World {
         tokens.remove(0)
     }
 
+    /// What a peer got for other shards; the rest stays there.
+    pub fn take_carried(&mut self, name: &str) -> Vec<Got> {
+        self.settle();
+        let is_carried = |got: &Got| matches!(got.kind(), Kind::Probe | Kind::Wake);
+        let (carried, rest) = self.inbox(name).drain(..).partition(is_carried);
+        *self.inbox(name) = rest;
+        Vec::from(carried)
+    }
+
+    pub fn put_back(&mut self, name: &str, got: Vec<Got>) {
+        self.inbox(name).extend(got);
+    }
+
     /// The last message of this kind in the log, as it stands there.
     pub fn logged(&self, kind: Kind) -> Got {
         let records = self.log.iter().filter(|record| record.kind == RecordKind::Transactions);

@@ -15,14 +15,16 @@ class Counters:
     """
 
     def __init__(self) -> None:
-        self._messages_by_boot: dict[int, int] = {}
-        self._spills_by_boot: dict[int, int] = {}
+        self._messages_by_boot: dict[tuple[int, int], int] = {}
+        self._spills_by_boot: dict[tuple[int, int], int] = {}
         self._coordinators: dict[int, Mapping[str, int]] = {}
 
     def observe(self, stats: Mapping[str, Any]) -> None:
-        """Take in an answer of the broker."""
-        self._messages_by_boot[stats["boot_epoch"]] = stats["messages"]
-        self._spills_by_boot[stats["boot_epoch"]] = stats["spills"]
+        """Take in an answer of the broker, or of several."""
+        for shard, one in enumerate(stats.get("shards", (stats,))):
+            boot = shard, one["boot_epoch"]
+            self._messages_by_boot[boot] = one["messages"]
+            self._spills_by_boot[boot] = one["spills"]
         for said in stats["coordinators"]:
             figures = msgspec.msgpack.decode(said) if isinstance(said, bytes) else said
             self._coordinators[figures["pid"]] = figures

@@ -133,8 +133,8 @@ class Fleet:
 
     def stop(self) -> None:
         """Ask all processes to end, the broker last, and kill those that do not. May be called twice."""
-        peers = [member for name, member in self._members.items() if name != "broker"]
-        brokers = [member for name, member in self._members.items() if name == "broker"]
+        peers = [member for name, member in self._members.items() if name.partition("-")[0] != "broker"]
+        brokers = [member for member in self._members.values() if member not in peers]
         for members in (peers, brokers):
             for member in members:
                 member.process.send_signal(signal.SIGTERM)

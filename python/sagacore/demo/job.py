@@ -23,7 +23,7 @@ from .kills import plan_kills
 from .ledger import audit
 from .options import DemoOptions
 from .placing import Placing
-from .plant import local_endpoint, ready, start_shop
+from .plant import local_endpoint, ready, role_of, start_shop
 from .progress import show_on
 from .report import print_report
 from .result import Result
@@ -101,7 +101,7 @@ async def _run_in(folder: Path, options: DemoOptions, console: Console) -> Resul
     )
     saga = place_order if options.shape == "chain" else place_order_diamond
     console.print(f"placing {options.orders:,} orders with four services, in {folder}", highlight=False, soft_wrap=True)
-    with local_endpoint() as endpoint, Fleet(folder) as fleet, _own_log(fleet.logs / "client.log"):
+    with local_endpoint(options.shards) as endpoint, Fleet(folder) as fleet, _own_log(fleet.logs / "client.log"):
         placing = await _place(saga, orders, options, fleet=fleet, endpoint=endpoint, console=console)
     violations = await asyncio.to_thread(audit, folder, orders, placing.told)
     return Result(
@@ -139,7 +139,7 @@ async def _place(
     )
     if options.durability == "memory" and options.kill:
         console.print("the broker is not killed: with durability memory it promises to keep nothing", style="dim")
-        roles = [role for role in roles if "broker" not in role]
+        roles = [role for role in roles if role_of(role[0]) != "broker"]
     kills = plan_kills(options.kill, options.orders, roles)
     try:
         async with Client(endpoint, timeout=PATIENCE_S) as client:
@@ -151,7 +151,7 @@ async def _place(
             await placing.sample()
             return placing
     except SagacoreError as error:
-        raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail("broker")) from error
+        raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail(fleet.names()[0])) from error
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sagacore.errors import UsageError
+from sagacore.limits import SHARDS_MAX
 
 SLOTS_MIN: Final = 16
 """The smallest table that a coordinator can have."""
@@ -31,7 +32,9 @@ class DemoOptions:
     slots: int = 65_536
     """Slots in a coordinator's table, 64 bytes each. A small table spills; it never refuses."""
     coordinators: int = 1
-    """Coordinators that share the sagas."""
+    """Coordinators that share the sagas of a broker."""
+    shards: int = 1
+    """Brokers, each with its log and its coordinators: an order's id says which one runs its saga."""
     workers: int = 1
     """Processes for each service."""
     contention: bool = False
@@ -47,9 +50,12 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name, least in (("orders", 1), ("in_flight", 1), ("slots", SLOTS_MIN), ("coordinators", 1), ("workers", 1)):
+        bounds = {"orders": 1, "in_flight": 1, "slots": SLOTS_MIN, "coordinators": 1, "workers": 1, "shards": 1}
+        for name, least in bounds.items():
             if getattr(self, name) < least:
                 raise UsageError("SAGA-E111", f"{name} is {getattr(self, name)}", f"it must be {least} or more")
+        if self.shards > SHARDS_MAX:
+            raise UsageError("SAGA-E111", f"shards is {self.shards}", f"it must be {SHARDS_MAX} or less")
         if not 0 <= self.reject <= 1:
             raise UsageError("SAGA-E111", f"reject is {self.reject}", "it is a share, from 0 to 1")
         if self.kill < 0:

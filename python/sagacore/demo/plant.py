@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sagacore import Client
+from sagacore.endpoints import split_endpoints
 
 from .failure import DemoFailed
 from .fleet import Fleet
@@ -37,11 +38,23 @@ def start_broker(
     return ["broker"]
 
 
+def start_brokers(fleet: Fleet, endpoint: str, *, durability: str, visibility: str) -> list[str]:
+    """Start a broker at each endpoint, with its log in the fleet's folder, under its name."""
+    endpoints = split_endpoints(endpoint)
+    names = _names("broker", len(endpoints))
+    for number, (name, each) in enumerate(zip(names, endpoints, strict=True)):
+        promises = ("--durability", durability, "--visibility", visibility)
+        fleet.start(name, ("broker", "--endpoint", each, "--data", name, "--shard", str(number), *promises))
+    return names
+
+
 def start_coordinators(fleet: Fleet, endpoint: str, *, count: int, slots: int) -> list[str]:
-    """Start coordinators, each with a table of so many slots."""
-    names = _names("coordinator", count)
-    for name in names:
-        fleet.start(name, ("coordinator", "--endpoint", endpoint, "--slots", str(slots)))
+    """Start so many coordinators for each broker, each with a table of so many slots."""
+    endpoints = split_endpoints(endpoint)
+    names = _names("coordinator", count * len(endpoints))
+    for at, name in enumerate(names):
+        each = endpoints[at % len(endpoints)]
+        fleet.start(name, ("coordinator", "--endpoint", each, "--slots", str(slots)))
     return names
 
 
@@ -63,7 +76,7 @@ def start_shop(
 ) -> list[Sequence[str]]:
     """Start everything. Returns the names of the processes of each role."""
     roles: list[Sequence[str]] = [
-        start_broker(fleet, endpoint, durability=durability, visibility=visibility),
+        start_brokers(fleet, endpoint, durability=durability, visibility=visibility),
         start_coordinators(fleet, endpoint, count=coordinators, slots=slots),
     ]
     roles += [start_service(fleet, endpoint, service, count=workers, effects="sqlite") for service in SERVICES]
@@ -76,14 +89,14 @@ def role_of(name: str) -> str:
 
 
 @contextlib.contextmanager
-def local_endpoint() -> Iterator[str]:
-    """An address for a broker on this machine, gone afterwards. Its path is short, as the system wants it."""
+def local_endpoint(brokers: int = 1) -> Iterator[str]:
+    """Addresses for brokers on this machine, gone afterwards. Their paths are short, as the system wants it."""
     folder = Path(tempfile.mkdtemp(prefix="sagacore-"))
-    if len(str(folder / "broker")) > SOCKET_PATH_BYTES_MAX:
+    if len(str(folder / "broker-64")) > SOCKET_PATH_BYTES_MAX:
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="sagacore-", dir="/tmp"))
     try:
-        yield f"ipc://{folder}/broker"
+        yield ",".join(f"ipc://{folder}/{name}" for name in _names("broker", brokers))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -94,7 +107,10 @@ def _names(role: str, count: int) -> list[str]:
 
 async def ready(client: Client, fleet: Fleet) -> None:
     """Wait until every process has its session with the broker. Raises `DemoFailed` if one does not come."""
-    expected = len(fleet.names())  # the broker has no session, but this client has one
+    roles = [role_of(name) for name in fleet.names()]
+    brokers = roles.count("broker")
+    # A coordinator has a session with its broker, this client and a service with each.
+    expected = sum(1 if role in ("broker", "coordinator") else brokers for role in roles)
     give_up_s = time.monotonic() + START_S
     while (await client.stats())["sessions"] < expected:
         for name, status, tail in fleet.died():

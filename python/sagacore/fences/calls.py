@@ -227,9 +227,11 @@ _NO_CONTEXT: Final = Context(bytes(16), "", "")
 class Call:
     """Work on its way: what is asked of the fence, and what is known of its end."""
 
-    __slots__ = ("ended", "error", "handler", "holding", "proposed", "stage", "try_mark", "was_tried", "work")
+    __slots__ = ("ended", "error", "handler", "holding", "line", "proposed", "stage", "try_mark", "was_tried", "work")
 
-    def __init__(self, handler: Handler, work: Work, stage: Stage) -> None:
+    def __init__(self, handler: Handler, work: Work, stage: Stage, line: int = 0) -> None:
+        self.line = line
+        """Whose work it is, where a process works for several brokers."""
         self.handler = handler
         self.work = work
         self.stage = stage

@@ -27,7 +27,8 @@ class MemoryFence:
     def __init__(self) -> None:
         self._answered: Callable[[Sequence[Call]], None] | None = None
         self._holds = Holds()
-        self._log: int | None = None
+        self._logs: dict[int, int] = {}
+        """By shard, the log that its sagas are in."""
 
     def open(self, service: str, answered: Callable[[Sequence[Call]], None]) -> None:
         """Begin. `answered` gets each call back at once. Nothing is opened that could fail."""
@@ -94,10 +95,10 @@ class MemoryFence:
 
     def learn(self, told: Watermark) -> None:
         """Forget what sagas hold that have ended. Rows are forgotten by the core itself."""
-        if self._log not in (None, told.log):
-            self._holds.clear()
-        self._log = told.log
-        self._holds.forget(told.marks, sorted(told.exceptions))
+        if self._logs.get(told.shard, told.log) != told.log:
+            self._holds.clear(told.shard)
+        self._logs[told.shard] = told.log
+        self._holds.forget(told.shard, told.marks, sorted(told.exceptions))
 
     @property
     def failure(self) -> BaseException | None:

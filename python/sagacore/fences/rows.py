@@ -129,6 +129,8 @@ class Watermark(NamedTuple):
     """By class: every saga with a lower sequence has ended."""
     exceptions: Collection[int]
     """Save these."""
+    shard: int = 0
+    """The number of the broker that the log is of."""
 
 
 RowKey: TypeAlias = tuple[int, int, int, bytes, int, str]

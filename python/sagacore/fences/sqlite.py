@@ -80,8 +80,8 @@ class SqliteFence:
         self._clock = clock
         self._asked: queue.SimpleQueue[Sequence[Call] | Watermark | None] = queue.SimpleQueue()
         self._waiting: collections.deque[Call] = collections.deque()
-        self._told: Watermark | None = None
-        """To be stored, or stored, and rows that it has passed may be left."""
+        self._told: dict[int, Watermark] = {}
+        """By log. To be stored, or stored, and rows that it has passed may be left."""
         self._closing = threading.Event()
         self._alone = 0
         """So many of those that wait get a transaction each."""
@@ -195,8 +195,8 @@ class SqliteFence:
                 self._take()
                 if self._waiting:
                     answer(self._work())
-                if self._told is not None:
-                    self._forget(self._told)
+                for told in list(self._told.values()):
+                    self._forget(told)
         except BaseException as error:
             log.critical("the fence in %s has failed", self.path, exc_info=error)
             self.failure = error
@@ -205,7 +205,7 @@ class SqliteFence:
 
     def _take(self) -> None:
         """Wait until something is asked for, unless there is something to do, and take all that is."""
-        if not self._waiting and self._told is None:
+        if not self._waiting and not self._told:
             self._put(self._asked.get())
         with contextlib.suppress(queue.Empty):
             while len(self._waiting) < BATCH_MAX:
@@ -213,7 +213,7 @@ class SqliteFence:
 
     def _put(self, asked: Sequence[Call] | Watermark | None) -> None:
         if isinstance(asked, Watermark):
-            self._told = asked
+            self._told[asked.log] = asked
         elif asked is not None:
             self._waiting.extend(asked)
 
@@ -244,9 +244,10 @@ class SqliteFence:
     def _forget(self, told: Watermark) -> None:
         try:
             # If there may be more, what was asked for meanwhile comes first.
-            self._told = told if self.forget(told) else None
+            if not self.forget(told):
+                del self._told[told.log]
         except sqlite3.Error as error:
-            self._told = None
+            del self._told[told.log]
             log.warning("the fence in %s cannot forget rows until it is told again: %s", self.path, error)
 
     def _refuse(self, call: Call, lost: TransactionLost) -> bool:

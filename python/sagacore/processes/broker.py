@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from sagacore._core import Broker as BrokerCore
 from sagacore._core import LogError
+from sagacore.limits import SHARDS_MAX
 from sagacore.processes.descriptors import allow_connections
 from sagacore.processes.log_tools import log_refused
 from sagacore.processes.run import run
@@ -48,12 +49,14 @@ class BrokerOptions:
     outcomes_max: int = 1 << 20
     outcomes_ms: int = 600_000
     shard: int = 0
+    """Its number among several brokers."""
     detect_deadlocks: bool = True
     """Whether sagas that wait for each other are found and resolved; else they wait for their deadlines."""
 
     def __post_init__(self) -> None:
         """Raise UsageError (SAGA-E111) for what makes no sense."""
         check_range("segment-bytes", self.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        check_range("shard", self.shard, 0, SHARDS_MAX - 1)
         check_range("sync-interval-us", self.sync_interval_us, 0, 1_000_000)
         for name in ("stuck_after_ms", "outcomes_max", "outcomes_ms"):
             check_range(name.replace("_", "-"), getattr(self, name), 0, 1 << 62)

@@ -14,7 +14,6 @@ plain function cannot be interrupted, so its work goes on until it returns, and 
 from __future__ import annotations
 
 import asyncio
-import collections
 import concurrent.futures
 import logging
 import secrets
@@ -22,10 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sagacore._core import Worker as WorkerCore
-from sagacore.errors import FenceError, ProtocolError
+from sagacore.endpoints import split_endpoints
+from sagacore.errors import FenceError
 from sagacore.fences import Fence, MemoryFence, Watermark, make_fence
 from sagacore.fences.batch import Batch, Columns
 from sagacore.fences.calls import (
@@ -43,6 +43,7 @@ from sagacore.fences.calls import (
 from sagacore.fences.holding import Holding
 from sagacore.fences.work import Work
 from sagacore.isolation import AccessFile, Recorder
+from sagacore.processes.lines import Connect, Line, ServiceCore, carry, check_shards
 from sagacore.processes.load import load
 from sagacore.processes.run import run
 from sagacore.rejection import Rejected
@@ -54,8 +55,6 @@ LEASE_QUEUE_MS: Final = 10_000
 SLICE_S: Final = 0.005
 """Plain functions are called for so long before the loop does something else."""
 WATCH_S: Final = 0.1
-REFUSED_S: Final = 5.0
-"""A process with fences in memory waits so long for the one before it to be known as dead."""
 REPORT_MS: Final = 1_000
 """Of one handler at most one error in this time is logged with its traceback; the others are counted."""
 CONFIRM_S: Final = 1.0
@@ -69,6 +68,7 @@ class ServiceOptions:
     """The settings of a service's process."""
 
     endpoint: str
+    """Of the broker; of several, with commas between them, in the order of their shards."""
     fence: str = "memory"
     """`memory`, or `sqlite:PATH`."""
     credit: int = 2_048
@@ -81,58 +81,6 @@ class ServiceOptions:
     """A file to append to what handlers say that they read and write: see `sagacore.isolation`."""
 
 
-class ServiceCore(Protocol):
-    """What the process asks of its core: see `sagacore._core.Worker`."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the broker has welcomed it."""
-
-    @property
-    def refused(self) -> str | None:
-        """Why it has not."""
-
-    def connect(self, now_ms: int) -> None:
-        """A fresh socket is there."""
-
-    def tick(self, now_ms: int) -> bool:
-        """Time has passed. True: a new socket is wanted."""
-
-    def frame(self, now_ms: int) -> bytes | None:
-        """What to send now; asked until there is nothing."""
-
-    def receive(self, frame: bytes, now_ms: int) -> list[Columns]:
-        """Take a frame, and give what is to be called."""
-
-    def works(self, tickets: list[int]) -> list[Work]:
-        """All that is known of work that has not ended."""
-
-    def take_let_go(self) -> list[tuple[bytes, int, int]]:
-        """With fences in memory: steps that hold nothing any more, since the core has answered that they are undone."""
-
-    def finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes], now_ms: int) -> list[Columns]:
-        """End work, and give what may begin now."""
-
-    def take_watermark(self) -> tuple[int, int, int, list[int], list[int]] | None:
-        """Up to where all sagas have ended, if that is another word than was taken last: see `Watermark`."""
-
-    def stats(self) -> dict[str, int]:
-        """Counters."""
-
-
-class ServiceLink(Protocol):
-    """What the process asks of its connection: see `sagacore.transport.Link`."""
-
-    def open(self) -> None:
-        """Connect."""
-
-    def flush(self) -> None:
-        """Send what the core has."""
-
-    async def close(self) -> None:
-        """Send what is left, and end."""
-
-
 class ServiceProcess:
     """One process of a service, in the running loop."""
 
@@ -141,56 +89,58 @@ class ServiceProcess:
         service: Service,
         options: ServiceOptions,
         *,
-        core: ServiceCore | None = None,
-        connect: Callable[[str, ServiceCore, Callable[[bytes, int], None], Callable[[], None]], ServiceLink] = Link,
+        cores: Sequence[ServiceCore] = (),
+        connect: Connect = Link,
     ) -> None:
-        """Raise DefinitionError for a service that is not complete, FenceError (SAGA-E404) for an unknown fence."""
+        """Raise DefinitionError for a service that is not complete, FenceError (SAGA-E404) for an unknown fence.
+
+        Raise UsageError (SAGA-E508) for a list of endpoints that is none. Tests give their own `cores`.
+        """
         service.check()
         self._name = service.name
         self._options = options
         self._fence: Fence = make_fence(options.fence)
-        steps = service.steps
+        self._steps = steps = service.steps
         # By whether it is to be undone, and by the step's place.
         self._handlers = tuple(
             [None if implementation is None else Handler(step, implementation) for step, implementation in both]
             for both in ([(step, step.implementation) for step in steps], [(step, step.undo) for step in steps])
         )
-        self._core: ServiceCore = core or WorkerCore(
-            service.name,
-            [step.name for step in steps],
-            instance=secrets.randbits(63),
-            memory_fence=self._fence.in_memory,
-            lease_ms=self._lease_ms(),
-            credit=options.credit,
-        )
         self._accesses = None if options.isolation is None else AccessFile(options.isolation)
         self._recorder = None if self._accesses is None else Recorder(service.name, now_ns, self._accesses.write)
         for handler in (handler for both in self._handlers for handler in both if handler is not None):
             handler.recorder = self._recorder
-        self._link = connect(options.endpoint, self._core, self._deliver, self._drained)
+        endpoints = split_endpoints(options.endpoint)
+        self._lines = [
+            Line(endpoint, core, connect, self._deliver, self._drained)
+            for endpoint, core in zip(endpoints, cores or self._make_cores(len(endpoints)), strict=True)
+        ]
         self._threads = concurrent.futures.ThreadPoolExecutor(options.threads, thread_name_prefix="sagacore-action")
-        self._batches: collections.deque[Batch] = collections.deque()
         self._called: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
-        self._has_said = False
         self._calls = 0
         self._stopping = False
-        self._refused_since_s: float | None = None
 
     def open(self) -> None:
         """Open the fence and connect. Raises FenceError (SAGA-E404, SAGA-E405), or UsageError for a bad endpoint."""
         self._loop = asyncio.get_running_loop()
         self._fence.open(self._name, self._fenced)
-        self._link.open()
+        for line in self._lines:
+            line.link.open()
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set. Raises FenceError (SAGA-E401) or ProtocolError where the broker refuses us."""
+        """Work until `stop` is set.
+
+        Raises FenceError (SAGA-E401) or ProtocolError where a broker refuses us, UsageError (SAGA-E508) where one is
+        another shard than its place says.
+        """
         while not stop.is_set():
             self._check()
-            told = self._core.take_watermark()
-            if told is not None:
-                self._fence.learn(Watermark(*told))
+            for line in self._lines:
+                told = line.core.take_watermark()
+                if told is not None:
+                    self._fence.learn(Watermark(*told, line.core.shard or 0))
             try:
                 async with asyncio.timeout(WATCH_S):
                     await stop.wait()
@@ -203,14 +153,16 @@ class ServiceProcess:
         What has not ended then is delivered again, to another process or to the next one.
         """
         self._stopping = True
-        self._batches.clear()
+        for line in self._lines:
+            line.batches.clear()
         await self._wait_until(lambda: self._calls == 0 or self._fence.failure is not None, self._options.drain_s)
         if self._calls:
             log.warning("%d calls have not ended in %g s and are left", self._calls, self._options.drain_s)
         for task in list(self._tasks):
             task.cancel()
-        await self._wait_until(lambda: not self._core.is_ready or self._core.stats()["unconfirmed"] == 0, CONFIRM_S)
-        await self._link.close()
+        await self._wait_until(lambda: all(line.is_settled for line in self._lines), CONFIRM_S)
+        for line in self._lines:
+            await line.link.close()
         self._fence.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._accesses is not None:
@@ -226,6 +178,20 @@ class ServiceProcess:
         while not condition() and self._loop.time() < until_s:  # noqa: ASYNC110 (the core has no events to wait for)
             await asyncio.sleep(0.01)
 
+    def _make_cores(self, count: int) -> Sequence[ServiceCore]:
+        instance, steps = secrets.randbits(63), [implemented.name for implemented in self._steps]
+        return [
+            WorkerCore(
+                self._name,
+                steps,
+                instance=instance,
+                memory_fence=self._fence.in_memory,
+                lease_ms=self._lease_ms(),
+                credit=self._options.credit,
+            )
+            for _ in range(count)
+        ]
+
     def _lease_ms(self) -> int:
         timeouts_s = [handler.timeout_s for both in self._handlers for handler in both if handler is not None]
         return round(max(timeouts_s, default=0.0) * 1000) + LEASE_QUEUE_MS
@@ -236,37 +202,26 @@ class ServiceProcess:
             raise FenceError(
                 "SAGA-E404", f"the fence has failed: {failure}", "the log has the details; what ran is delivered again"
             ) from failure
-        refused = self._core.refused
-        if refused is None or refused == "full":
-            self._refused_since_s = None
-            return
-        self._refused_since_s = self._refused_since_s or self._loop.time()
-        if self._loop.time() - self._refused_since_s < REFUSED_S:
-            return
-        if refused == "exclusive":
-            raise FenceError(
-                "SAGA-E401",
-                f"service {self._name!r} has a process with fences in memory already, and may have no second one",
-                "stop the other one, or start both with --fence sqlite:PATH",
-            )
-        raise ProtocolError(
-            "SAGA-E502", f"the broker refuses service {self._name!r}: {refused}", "run one version everywhere"
-        )
+        for line in self._lines:
+            line.check(self._name, self._loop.time())
+        check_shards(self._lines)
 
-    def _deliver(self, frame: bytes, time_ms: int) -> None:
-        batches = self._core.receive(frame, time_ms)
+    def _deliver(self, line: Line, frame: bytes, time_ms: int) -> None:
+        batches = line.core.receive(frame, time_ms)
         if isinstance(self._fence, MemoryFence):
-            self._fence.let_go(self._core.take_let_go())
-        self._take(batches)
+            self._fence.let_go(line.core.take_let_go())
+        self._take(line, batches)
+        if len(self._lines) > 1:
+            carry(self._lines, line)
 
     def _drained(self) -> None:
         # Not before: the frames that have arrived make one batch.
-        if self._batches:
+        if any(line.batches or line.has_said for line in self._lines):
             self._run()
 
-    def _take(self, batches: list[Columns]) -> None:
+    def _take(self, line: Line, batches: list[Columns]) -> None:
         if not self._stopping:
-            self._batches.extend(map(Batch, batches))
+            line.batches.extend(map(Batch, batches))
 
     def _run_soon(self) -> None:
         if not self._is_due:
@@ -278,41 +233,44 @@ class ServiceProcess:
         self._is_due = True  # what may begin meanwhile is found here
         try:
             self._finish_called()
-            time_s = time.perf_counter()
-            until_s = time_s + SLICE_S
-            while self._batches and time_s < until_s:
-                batch = self._batches[0]
-                self._work_off(batch)
-                if batch.is_empty:
-                    self._batches.popleft()
-                time_s = time.perf_counter()
+            for line in self._lines:
+                self._work_for(line)
         finally:
             self._is_due = False
-        if self._has_said:
-            self._has_said = False
-            self._link.flush()
-        if self._batches:
+        for line in self._lines:
+            line.flush()
+        if any(line.batches for line in self._lines):
             self._run_soon()
 
-    def _work_off(self, batch: Batch) -> None:
+    def _work_for(self, line: Line) -> None:
+        time_s = time.perf_counter()
+        until_s = time_s + SLICE_S / len(self._lines)
+        while line.batches and time_s < until_s:
+            batch = line.batches[0]
+            self._work_off(line, batch)
+            if batch.is_empty:
+                line.batches.popleft()
+            time_s = time.perf_counter()
+
+    def _work_off(self, line: Line, batch: Batch) -> None:
         """Call, or begin to call, a batch, or some of it."""
         handler = self._handlers[batch.undo][batch.step]
         if handler is None:
             tickets = batch.take(len(batch.tickets)).tickets
-            self._finish(tickets, bytes((Verdict.RETRY,)) * len(tickets), [NO_COMPENSATION] * len(tickets))
+            self._finish(line, tickets, bytes((Verdict.RETRY,)) * len(tickets), [NO_COMPENSATION] * len(tickets))
         elif isinstance(self._fence, MemoryFence) and handler.is_quick:
             part = batch.take(handler.together)
             before_s = time.perf_counter()
-            self._call_now(handler, part, self._fence)
+            self._call_now(line, handler, part, self._fence)
             handler.measure(time.perf_counter() - before_s, len(part.tickets))
         else:
-            self._begin(handler, self._core.works(batch.take(len(batch.tickets)).tickets))
+            self._begin(line, handler, batch.take(len(batch.tickets)).tickets)
 
-    def _call_now(self, handler: Handler, batch: Batch, fence: MemoryFence) -> None:
+    def _call_now(self, line: Line, handler: Handler, batch: Batch, fence: MemoryFence) -> None:
         """Call a quick function for all of a batch."""
         tickets = batch.tickets
         is_bare = not handler.uses_database and (not handler.is_undo or fence.holds_nothing)
-        works = [] if is_bare else self._core.works(tickets)
+        works = [] if is_bare else line.core.works(tickets)
         holdings = [fence.begin(handler, work) for work in works]
         contexts = [handler.context(work, None, holding) for work, holding in zip(works, holdings, strict=True)]
         try:
@@ -320,7 +278,7 @@ class ServiceProcess:
         except Exception:  # noqa: BLE001 (something cannot be decoded: the others can)
             values = []
         if not values:
-            works = works or self._core.works(tickets)
+            works = works or line.core.works(tickets)
             holdings = holdings or [None] * len(works)
             values = [_started(handler, *one) for one in zip(works, holdings, strict=True)]
         payloads, errors = handler.encode_all(values, batch.bytes_max)
@@ -330,29 +288,31 @@ class ServiceProcess:
                 errors.pop(at, None)
                 verdicts[at], payloads[at] = stopped(holding)
         if errors:
-            failed = self._core.works([tickets[at] for at in errors])
+            failed = line.core.works([tickets[at] for at in errors])
             for (at, error), work in zip(errors.items(), failed, strict=True):
                 verdicts[at], payloads[at] = self._failed(handler, work, error)
         for work, holding, verdict in zip(works, holdings, verdicts, strict=False):
             fence.end(handler, work, holding, verdict)
-        self._finish(tickets, bytes(verdicts), payloads)
+        self._finish(line, tickets, bytes(verdicts), payloads)
 
     def _finish_called(self) -> None:
-        called, self._called = self._called, []
-        if called:
-            self._calls -= len(called)
-            ended = [call.ended or (Verdict.DROP, b"") for call in called]
-            verdicts = bytes([verdict for verdict, _ in ended])
-            self._finish([call.ticket for call in called], verdicts, [payload for _, payload in ended])
+        all_called, self._called = self._called, []
+        self._calls -= len(all_called)
+        for number, line in enumerate(self._lines if all_called else ()):
+            called = [call for call in all_called if call.line == number]
+            if called:
+                ended = [call.ended or (Verdict.DROP, b"") for call in called]
+                verdicts = bytes([verdict for verdict, _ in ended])
+                self._finish(line, [call.ticket for call in called], verdicts, [payload for _, payload in ended])
 
-    def _finish(self, tickets: list[int], verdicts: bytes, payloads: list[bytes]) -> None:
-        self._has_said = True
+    def _finish(self, line: Line, tickets: list[int], verdicts: bytes, payloads: list[bytes]) -> None:
+        line.has_said = True
         if self._recorder is not None:
-            self._record(self._recorder, tickets, verdicts)
-        self._take(self._core.finish(tickets, verdicts, payloads, now_ms()))
+            self._record(self._recorder, line.core.works(tickets), verdicts)
+        self._take(line, line.core.finish(tickets, verdicts, payloads, now_ms()))
 
-    def _record(self, recorder: Recorder, tickets: list[int], verdicts: bytes) -> None:
-        for work, verdict in zip(self._core.works(tickets), verdicts, strict=True):
+    def _record(self, recorder: Recorder, works: list[Work], verdicts: bytes) -> None:
+        for work, verdict in zip(works, verdicts, strict=True):
             handler = self._handlers[work[1]][work[2]]
             if handler is not None:
                 counts = verdict == handler.success
@@ -365,11 +325,12 @@ class ServiceProcess:
         assert call.proposed is not None
         return call.proposed
 
-    def _begin(self, handler: Handler, works: list[Work]) -> None:
-        self._calls += len(works)
+    def _begin(self, line: Line, handler: Handler, tickets: list[int]) -> None:
+        self._calls += len(tickets)
+        number = self._lines.index(line)
         is_whole = not self._fence.in_memory and not handler.is_external
         stage = Stage.WHOLE if is_whole else Stage.INTENT
-        self._fence.submit([Call(handler, work, stage) for work in works])
+        self._fence.submit([Call(handler, work, stage, number) for work in line.core.works(tickets)])
 
     def _fenced(self, calls: Sequence[Call]) -> None:
         """The fence has done what it was asked for."""

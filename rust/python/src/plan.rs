@@ -102,7 +102,7 @@ pub fn fingerprint(definition: &[u8]) -> u64 {
 #[pyfunction]
 pub fn limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = PyDict::new(py);
-    let numbers: [(&str, u64); 16] = [
+    let numbers: [(&str, u64); 17] = [
         ("STEPS_MAX", bounds::STEPS_MAX as u64),
         ("NAME_BYTES_MAX", bounds::NAME_BYTES_MAX as u64),
         ("KEY_BYTES_MAX", bounds::KEY_BYTES_MAX as u64),
@@ -116,6 +116,7 @@ pub fn limits(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("RETRY_LATER_MS_MAX", bounds::RETRY_LATER_MS_MAX),
         ("RESOURCE_BYTES_MAX", bounds::RESOURCE_BYTES_MAX as u64),
         ("HOLDERS_NAMED_MAX", bounds::HOLDERS_NAMED_MAX as u64),
+        ("SHARDS_MAX", bounds::SHARDS_MAX as u64),
         ("HEARTBEAT_MS", bounds::HEARTBEAT_MS),
         ("SLOTS_MIN", bounds::SLOTS_MIN as u64),
         ("SLOTS_MAX", bounds::SLOTS_MAX as u64),

@@ -82,7 +82,7 @@ impl ServiceHost {
     /// What the broker told of ended sagas goes to the database.
     fn learn(&mut self, env: &mut Env) {
         let Some(told) = self.core.take_watermark() else { return };
-        self.held.forget(told);
+        self.held.forget(0, told);
         let learned = env.stores.services[self.service].learn(told);
         env.judge(learned);
     }

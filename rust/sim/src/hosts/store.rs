@@ -92,7 +92,7 @@ impl Service {
         goes_on(&self.told, told)?;
         self.told = told.clone();
         self.rows.retain(|&((sequence, _), _, _), row| !told.has_passed(row.class, sequence));
-        self.holds.forget(told);
+        self.holds.forget(0, told);
         Ok(())
     }
 
