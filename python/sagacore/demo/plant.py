@@ -38,13 +38,15 @@ def start_broker(
     return ["broker"]
 
 
-def start_brokers(fleet: Fleet, endpoint: str, *, durability: str, visibility: str) -> list[str]:
+def start_brokers(
+    fleet: Fleet, endpoint: str, *, durability: str, visibility: str, options: Sequence[str] = ()
+) -> list[str]:
     """Start a broker at each endpoint, with its log in the fleet's folder, under its name."""
     endpoints = split_endpoints(endpoint)
     names = _names("broker", len(endpoints))
     for number, (name, each) in enumerate(zip(names, endpoints, strict=True)):
         promises = ("--durability", durability, "--visibility", visibility)
-        fleet.start(name, ("broker", "--endpoint", each, "--data", name, "--shard", str(number), *promises))
+        fleet.start(name, ("broker", "--endpoint", each, "--data", name, "--shard", str(number), *promises, *options))
     return names
 
 

@@ -15,7 +15,7 @@ from sagacore.demo.failure import DemoFailed
 from sagacore.demo.fleet import Fleet
 from sagacore.demo.kills import plan_kills
 from sagacore.demo.options import DemoOptions
-from sagacore.demo.plant import local_endpoint, ready, start_broker, start_coordinators
+from sagacore.demo.plant import local_endpoint, ready, start_brokers, start_coordinators
 from sagacore.holds import Waiting
 
 from .load import COUNTED, Contention, Figures, audit, open_stores, trips
@@ -38,11 +38,11 @@ async def contend(folder: Path, options: DemoOptions, console: Console) -> Figur
     plural = f"{options.orders:,} trips of {THINGS} things each, out of {KEYS}, in every order, from three services"
     console.print(f"{plural}, in {folder}", highlight=False, soft_wrap=True)
     await asyncio.to_thread(open_stores, folder)
-    with local_endpoint() as endpoint, Fleet(folder) as fleet:
+    with local_endpoint(options.shards) as endpoint, Fleet(folder) as fleet:
         detect = () if options.detect_deadlocks else ("--no-detect-deadlocks",)
         promises = {"durability": options.durability, "visibility": options.visibility}
         roles: list[Sequence[str]] = [
-            start_broker(fleet, endpoint, **promises, options=detect),
+            start_brokers(fleet, endpoint, **promises, options=detect),
             start_coordinators(fleet, endpoint, count=options.coordinators, slots=options.slots),
             *start_services(fleet, endpoint, workers=options.workers),
         ]
@@ -54,7 +54,7 @@ async def contend(folder: Path, options: DemoOptions, console: Console) -> Figur
                 in_flight = min(options.in_flight, IN_FLIGHT_MAX)
                 figures = await contention.run(sagas(THINGS, DEADLINE_S), all_trips, in_flight=in_flight)
         except SagacoreError as error:
-            raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail("broker")) from error
+            raise DemoFailed(error.message, hint=error.hint, tail=fleet.tail(fleet.names()[0])) from error
     await asyncio.to_thread(audit, folder, figures)
     return figures
 

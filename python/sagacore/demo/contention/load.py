@@ -20,6 +20,7 @@ from sagacore.demo.failure import DemoFailed
 from sagacore.demo.fleet import Fleet
 from sagacore.demo.kills import Kill
 from sagacore.demo.plant import role_of
+from sagacore.identity import saga_id_bytes, shard_of_id
 
 from .trips import NAMES, SCHEMA, Trip
 
@@ -40,10 +41,10 @@ class Figures:
     latencies_ms: list[float] = field(default_factory=list)
     elapsed_s: float = 0.0
     kills: Counter[str] = field(default_factory=Counter)
-    deadlocks: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
-    """By boot of the broker and number."""
-    counted: dict[int, dict[str, int]] = field(default_factory=dict)
-    """What the broker counts of deadlocks, by its boot."""
+    deadlocks: dict[tuple[int, int, int], dict[str, Any]] = field(default_factory=dict)
+    """By shard, boot of its broker, and number."""
+    counted: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)
+    """What brokers count of deadlocks, by shard and boot."""
     taken: int = 0
     given_back: int = 0
     left: int = 0
@@ -61,7 +62,7 @@ class Figures:
         return wrong + (self.left if self.ended == self.sagas else 0)
 
     def sum(self, name: str) -> int:
-        """A counter over all boots of the broker."""
+        """A counter over all boots of all brokers."""
         return sum(counters[name] for counters in self.counted.values())
 
     def detection_ms(self, *, since: int = 0) -> list[int]:
@@ -150,13 +151,15 @@ class Contention:
                 await self._sample()
 
     async def _sample(self) -> None:
-        """Read what the broker says of deadlocks, if it answers."""
+        """Read what brokers say of deadlocks, if they answer."""
         with contextlib.suppress(SagacoreError, TimeoutError):
             stats = await asyncio.wait_for(self._client.stats(), 5)
-            boot = stats["boot_epoch"]
-            self.figures.counted[boot] = {name: stats[f"deadlocks_{name}"] for name in COUNTED}
+            boots = [one["boot_epoch"] for one in stats.get("shards", (stats,))]
+            for shard, one in enumerate(stats.get("shards", (stats,))):
+                self.figures.counted[shard, boots[shard]] = {name: one[f"deadlocks_{name}"] for name in COUNTED}
             for found in await asyncio.wait_for(self._client.deadlocks(), 5):
-                self.figures.deadlocks[boot, found["number"]] = dict(found)
+                shard = shard_of_id(saga_id_bytes(found["victim"]))  # whose broker tells of it
+                self.figures.deadlocks[shard, boots[shard], found["number"]] = dict(found)
 
 
 def audit(folder: Path, figures: Figures) -> None:
