@@ -86,7 +86,8 @@ class FakeSaga:
 class FakeBroker:
     """Starts every saga once, and ends it at once as `ends` says; with None it runs until `end` is called."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int = 0) -> None:
+        self.shard = shard
         self.sagas: dict[bytes, FakeSaga] = {}
         self.heard: list[Message] = []
         self.frames = 0
@@ -139,7 +140,7 @@ class FakeBroker:
                 answers.append(Message(Kind.REFUSED, place=Refusal.FULL))
             elif message.kind == SUBSCRIBE:
                 self._sessions.add(link)
-                answers.append(Message(SUBSCRIBE, amount=1))
+                answers.append(Message(SUBSCRIBE, amount=1, place=self.shard))
             elif link not in self._sessions:
                 answers.append(Message(Kind.REFUSED, amount=message.number, place=Refusal.NO_SESSION))
             else:
@@ -203,7 +204,7 @@ class FakeBroker:
         key, data = message.body[Section.KEY], message.body[Section.INPUT]
         saga = self.sagas.get(key)
         if saga is None:
-            saga = self.sagas[key] = FakeSaga(struct.pack("<QIHH", len(self.sagas) + 1, 7, 0, 0), data)
+            saga = self.sagas[key] = FakeSaga(struct.pack("<QIHH", len(self.sagas) + 1, 7, self.shard, 0), data)
             saga.ending = self.ends(key)
         elif saga.input != data:
             return [self._refused(message, Refusal.KEY_CONFLICT, "")]
@@ -244,19 +245,25 @@ class FakeLink:
         self._core = core
         self._deliver = deliver
         self._ticker: asyncio.TimerHandle | None = None
+        self._is_stopped = False
 
     def open(self) -> None:
         self._core.connect(now_ms())
         self._tick()
 
     def flush(self) -> None:
-        while (frame := self._core.frame(now_ms())) is not None:
+        while not self._is_stopped and (frame := self._core.frame(now_ms())) is not None:
             self._broker.take(self, frame)
 
     def hear(self, frame: bytes) -> None:
         if self._ticker is not None and self._broker.is_up:
             self._deliver(frame, now_ms())
             self.flush()
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        if self._ticker is not None:
+            self._ticker.cancel()
 
     async def close(self) -> None:
         if self._ticker is not None:

@@ -143,11 +143,13 @@ class Many(Generic[In, Out]):
     async def _news(self) -> None:
         # A broker that nothing is awaited of may be silent.
         lanes = [lane for lane in self._lanes if lane.running or lane.session.core.is_full] or self._lanes[:1]
-        waiting = self._waiting = lanes[0].session.waiter()
+        waiting: asyncio.Future[Any] | None = None
         for lane in lanes:
-            lane.session.waiter(waiting)
+            waiting = lane.session.waiter(waiting)
             if lane.session.core.is_full:
                 lane.session.when_room(waiting)
+        assert waiting is not None
+        self._waiting = waiting
         await waiting
 
     def _start(self, inputs: Iterable[In]) -> None:

@@ -46,7 +46,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Session, Many[Or
         session.open()
         if session._watch is not None:
             session._watch.cancel()
-        return session, Many(session, buy, in_flight=10 * CHUNK, key=lambda order: order.item, on_error=None)
+        return session, Many([session], buy, in_flight=10 * CHUNK, key=lambda order: order.item, on_error=None)
 
     return lambda: asyncio.run(make())
 

@@ -402,9 +402,9 @@ def test_cancelled_calls_leave_nothing_behind(broker: FakeBroker) -> None:
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        assert client._session is not None
-        assert client._session._calls == {}
-        assert client._session.core.awaited == 0
+        assert client._sessions is not None
+        assert client._sessions.every[0]._calls == {}
+        assert client._sessions.every[0].core.awaited == 0
 
     run(body)
 

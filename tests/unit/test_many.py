@@ -372,9 +372,9 @@ def test_who_stops_early_leaves_nothing_behind(broker: FakeBroker) -> None:
             assert one.key == "item 3"
             break
         await ends.aclose()
-        assert client._session is not None
-        assert client._session.core.awaited == 0
-        assert client._session._streams == {}
+        assert client._sessions is not None
+        assert client._sessions.every[0].core.awaited == 0
+        assert client._sessions.every[0]._streams == {}
         broker.end("item 4", DONE)
         await asyncio.sleep(0.02)
 

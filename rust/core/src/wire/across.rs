@@ -1,9 +1,9 @@
 //! What brokers tell each other of steps that wait across shards. A service's process, which has a session with each
 //! broker, passes it on as it is.
 //!
-//! A PROBE asks whether somebody is still in the way of a step of another shard, and follows the path of those that wait
-//! for each other. A WAKE says that somebody is not in the way any more. Neither is a token, numbered or logged, and both
-//! may be lost: for as long as a step waits, its broker asks again. Of their headers:
+//! A PROBE asks whether somebody is still in the way of a step of another shard, and follows the path of those that
+//! wait for each other. A WAKE says that somebody is not in the way any more. Neither is a token, numbered or logged,
+//! and both may be lost: for as long as a step waits, its broker asks again. Of their headers:
 //!
 //! ```text
 //! active     the shard that it is for
