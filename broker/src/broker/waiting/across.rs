@@ -202,6 +202,9 @@ impl Broker {
         {
             self.wound_for(saga, waiter, time_ms);
         }
+        if !self.state.sagas.contains_key(saga) {
+            return;
+        }
         let chase = (path[0].saga.shard.get(), header.amount.get());
         self.pursue(chase, path, vec![saga], time_ms);
     }
@@ -221,18 +224,22 @@ impl Broker {
     /// Follows a path on, from sagas of this shard that its last one waits for.
     fn pursue(&mut self, chase: Chase, path: Vec<ProbeHop>, from: Vec<SagaRef>, time_ms: u64) {
         let (cycles, ways) = self.ways_on(path[0].saga, from);
-        let mut victims = Vec::new();
-        for way in cycles {
-            let cycle = self.extended(&path, &way, time_ms);
+        // All of it before anybody gives way.
+        let cycles: Vec<_> = cycles.iter().map(|way| self.extended(&path, way, time_ms)).collect();
+        let paths = ways.into_iter().take(PROBES_MAX);
+        let paths: Vec<_> = paths.map(|way| (self.extended(&path, &way, time_ms), way)).collect();
+        let mut victims: Vec<SagaId> = Vec::new();
+        let gave_way = |path: &[ProbeHop], victims: &[SagaId]| path.iter().any(|hop| victims.contains(&hop.saga));
+        for cycle in cycles {
             let is_across = cycle.iter().any(|hop| hop.saga.shard.get() != self.state.shard);
-            if is_across && cycle.len() <= PROBE_PATH_MAX && !cycle.iter().any(|hop| victims.contains(&hop.saga)) {
+            if is_across && cycle.len() <= PROBE_PATH_MAX && !gave_way(&cycle, &victims) {
                 victims.extend(self.break_across(chase, &cycle, time_ms));
             }
         }
-        for way in ways.into_iter().take(PROBES_MAX) {
+        for (path, way) in paths {
             let Some(&(_, edge)) = way.steps.last() else { continue };
-            let path = self.extended(&path, &way, time_ms);
-            if path.len() < PROBE_PATH_MAX && self.waiting.across.pass(chase, edge) {
+            let goes_on = path.len() < PROBE_PATH_MAX && !gave_way(&path, &victims);
+            if goes_on && self.waiting.across.pass(chase, edge) {
                 self.probe(chase, way.to, &path, false);
             }
         }
