@@ -69,6 +69,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E505": "an endpoint cannot be used",
     "SAGA-E506": "a setting is missing or contradicts another",
     "SAGA-E507": "the process may open too few files",
+    "SAGA-E508": "the brokers are not as the list of endpoints says",
     # Tests: the sandbox.
     "SAGA-E601": "a step cannot be called in the sandbox",
     "SAGA-E602": "a saga did not end in the sandbox's time",
