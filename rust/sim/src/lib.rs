@@ -19,6 +19,7 @@ mod plans;
 mod random;
 pub mod runner;
 mod schedule;
+mod shards;
 mod situations;
 mod trace;
 mod world;

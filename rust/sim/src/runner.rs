@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checks::Violation;
 use crate::options::{Fault, Options};
+use crate::shards;
 use crate::situations::{Situation, Situations};
 use crate::world::{Report, run};
 
 /// Every so many seeds, one runs twice and must do the same.
 const TWICE_EVERY: u64 = 100;
+/// Every so many seeds, one has a world of brokers side by side besides its own.
+const SHARDS_EVERY: u64 = 2;
 /// From so many seeds on, a situation that none has come to is a failure.
 pub const REACHES_ALL_FROM: u64 = 1_000;
 
@@ -47,9 +50,20 @@ pub fn run_seed(seed: u64) -> (Option<Report>, Option<Failure>) {
     let failure = match report.violations.first() {
         Some(Violation { invariant, text, .. }) => fail(invariant, text.clone()),
         None if differs => fail("replay", "it runs differently the second time".to_owned()),
-        None => None,
+        None => shards_of(seed).and_then(|(invariant, text)| fail(invariant, text)),
     };
     (Some(report), failure)
+}
+
+/// What did not hold between brokers side by side, in the seeds that have such.
+fn shards_of(seed: u64) -> Option<(&'static str, String)> {
+    if !seed.is_multiple_of(SHARDS_EVERY) {
+        return None;
+    }
+    match catch_unwind(|| shards::run(seed)) {
+        Ok(found) => found.map(|text| ("I14", text)),
+        Err(panic) => Some(("panic", text_of(&*panic))),
+    }
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> String {

@@ -206,7 +206,11 @@ impl Broker {
             return;
         }
         let chase = (path[0].saga.shard.get(), header.amount.get());
-        self.pursue(chase, path, vec![saga], time_ms);
+        if holder.saga != path[0].saga {
+            self.pursue(chase, path, vec![saga], time_ms);
+        } else if path.get(1).is_some_and(|next| self.still_waits(&path[0], next).is_some()) {
+            self.break_across(chase, &path, time_ms);
+        }
     }
 
     /// An older saga of another shard does not wait for a younger one that can give way.
@@ -259,11 +263,13 @@ impl Broker {
                 let steps: Vec<_> = before.iter().copied().chain([(saga, token)]).collect();
                 for edge in self.waiting.get(token).into_iter().flat_map(Waiter::live) {
                     let to = edge.holder;
-                    if to.saga == first {
-                        cycles.push(Way { steps: steps.clone(), to });
-                    } else if to.saga.shard.get() != self.state.shard {
-                        ways.push(Way { steps: steps.clone(), to });
-                    } else if let Some(next) = self.state.saga(to.saga).filter(|next| !steps_to.contains_key(next)) {
+                    match self.state.standing(&to) {
+                        Standing::Foreign => ways.push(Way { steps: steps.clone(), to }),
+                        Standing::Live if to.saga == first => cycles.push(Way { steps: steps.clone(), to }),
+                        Standing::Live => {}
+                        Standing::Ended | Standing::Undone => continue,
+                    }
+                    if let Some(next) = self.state.saga(to.saga).filter(|next| !steps_to.contains_key(next)) {
                         steps_to.insert(next, steps.clone());
                         queue.push_back(next);
                     }
@@ -318,7 +324,7 @@ impl Broker {
     /// A saga of a cycle is to give way, if it still waits as it did when the probe passed it.
     fn give_way(&mut self, at: usize, cycle: &[ProbeHop], time_ms: u64) {
         let (victim, next) = (&cycle[at], &cycle[(at + 1) % cycle.len()]);
-        let Some((saga, token)) = self.still_waits(victim, next.saga) else {
+        let Some((saga, token)) = self.still_waits(victim, next) else {
             let is_known = self.waiting.deadlocks.has_given_way(victim.saga, victim.wait);
             self.waiting.deadlocks.phantoms += u64::from(!is_known && self.config.detect_deadlocks);
             return;
@@ -338,17 +344,25 @@ impl Broker {
         }
     }
 
-    fn still_waits(&self, hop: &ProbeHop, next: SagaId) -> Option<(SagaRef, TokenRef)> {
+    fn still_waits(&self, hop: &ProbeHop, next: &ProbeHop) -> Option<(SagaRef, TokenRef)> {
         let saga = self.state.saga(hop.saga)?;
+        if is_broken(Mutation::ProbeVictimUnchecked) && self.state.may_abort(saga) {
+            return self.state.tokens_of(saga).next().map(|token| (saga, token));
+        }
         let is_it = |&token: &TokenRef| {
             let is_blocked = self.state.tokens[token].place == Place::Blocked;
             let waiter = if is_blocked { self.waiting.get(token) } else { None };
             waiter.is_some_and(|waiter| {
-                let is_same = waiter.number == hop.wait && waiter.live().any(|edge| edge.holder.saga == next);
-                is_same || is_broken(Mutation::ProbeVictimUnchecked)
+                waiter.number == hop.wait && waiter.live().any(|edge| self.is_in_the_way(&edge.holder, next))
             })
         };
         self.state.tokens_of(saga).find(is_it).map(|token| (saga, token))
+    }
+
+    /// Whether a holder is a saga of a path, at the attempt that it was at then, and not over as far as is known here.
+    fn is_in_the_way(&self, holder: &Holder, hop: &ProbeHop) -> bool {
+        let is_live = matches!(self.state.standing(holder), Standing::Live | Standing::Foreign);
+        is_live && holder.saga == hop.saga && holder.attempt == hop.attempt
     }
 
     /// Tells another shard that somebody is over, once that is durable.
