@@ -68,6 +68,7 @@ impl Broker {
         self.next_lsn = opened.next_lsn;
         self.durable_lsn = opened.next_lsn - 1;
         self.boot_epoch = opened.boot_epoch;
+        self.waiting.number_from(opened.boot_epoch);
         // Never 0: a deadline of 0 means none.
         let last_ms = opened.last_time_ms.clamp(1, BROKER_MS_MAX);
         self.base_ms = if is_broken(Mutation::TimeStartsAnew) { 1 } else { last_ms };

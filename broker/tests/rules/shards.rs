@@ -271,6 +271,8 @@ fn who_does_not_wait_so_any_more_does_not_give_way() {
     let mut shards = Shards::new();
     let (a, b) = (shards.at_charge(0, "a"), shards.at_charge(1, "b"));
     shards.block(&a, &[first_of(&b)]);
+    // Waits are numbered from the broker's boot on, which is the first.
+    let of_boot = |wait: u64| 1 << 32 | wait;
     let path = |wait| {
         let hop = |saga: SagaId, wait| ProbeHop {
             saga,
@@ -281,12 +283,12 @@ fn who_does_not_wait_so_any_more_does_not_give_way() {
             service: "charge-service".to_owned(),
             resource: b"sku:42".as_slice().into(),
         };
-        vec![(Section::DATA, ProbeHop::write_all(&[hop(b.header.saga, 9), hop(a.header.saga, wait)]))]
+        vec![(Section::DATA, ProbeHop::write_all(&[hop(b.header.saga, 9), hop(a.header.saga, of_boot(wait))]))]
     };
     let give_way = |wait: u64| {
         let mut header = Header::new(Kind::Probe);
         (header.saga, header.place, header.done) = (a.header.saga, WHOLE_SAGA.into(), 1.into());
-        header.undo = wait.into();
+        header.undo = of_boot(wait).into();
         header
     };
     shards.of[0].say("charge", &[], &[(give_way(2), path(2))]);

@@ -7,10 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sagacore_broker::{Broker, Config, Opened, Record};
+use sagacore_broker::{Broker, Config, Deadlock, Opened, Record};
 use sagacore_core::client::{ClientCore, ClientOptions};
 use sagacore_core::fence::{Ask, Holds, Standing};
-use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::peer::Link;
 use sagacore_core::wire::{Blocked, HoldMode, Holder, Kind, SagaId, WaitPolicy, seniority};
 use sagacore_core::worker::{Ready, Verdict, Worker, WorkerOptions};
@@ -60,7 +59,9 @@ struct Shards {
     latency_ms: u64,
     policy: WaitPolicy,
     ended: BTreeSet<u64>,
+    /// By shard, the last deadlock that was judged.
     seen: BTreeMap<usize, u64>,
+    gave_way: BTreeSet<Id>,
     violation: Option<String>,
 }
 
@@ -123,6 +124,7 @@ impl Shards {
             last_ms: BTreeMap::new(),
             ended: BTreeSet::new(),
             seen: BTreeMap::new(),
+            gave_way: BTreeSet::new(),
             violation: None,
         }
     }
@@ -352,26 +354,27 @@ impl Shards {
         format!("thing {number}")
     }
 
-    /// Who gave way since this was asked last, is in a cycle of those that hold and wait, and not its oldest.
+    /// Who gave way since this was asked last, is in a cycle of those that hold and wait, and not its oldest. While the
+    /// word of it was on its way another one of the cycle may have given way to a second cycle: that nobody can know.
     fn judge(&mut self, shard: usize) {
         let seen = self.seen.get(&shard).copied().unwrap_or_default();
-        let new: Vec<(u64, SagaId, bool)> = self.brokers[shard]
-            .deadlocks()
-            .iter()
-            .filter(|deadlock| deadlock.number > seen)
-            .map(|deadlock| (deadlock.number, deadlock.victim, deadlock.is_wound))
-            .collect();
-        for (number, victim, is_wound) in new {
-            self.seen.insert(shard, number);
-            let waits = self.waits();
-            let is_in_cycle = reach(&waits, victim).contains(&id(victim));
-            if !is_wound && !is_in_cycle {
-                self.violation = Some(format!("{victim} gave way, and no cycle leads through it"));
+        let new = self.brokers[shard].deadlocks().iter().filter(|deadlock| deadlock.number > seen).cloned();
+        for deadlock in new.collect::<Vec<Deadlock>>() {
+            let victim = deadlock.victim;
+            self.seen.insert(shard, deadlock.number);
+            let is_crossed =
+                deadlock.cycle.iter().any(|hop| hop.saga != victim && self.gave_way.contains(&id(hop.saga)));
+            self.gave_way.insert(id(victim));
+            if deadlock.is_wound || is_crossed {
+                continue;
             }
-            let cycle =
-                reach(&waits, victim).into_iter().filter(|other| reach_of(&waits, *other).contains(&id(victim)));
-            let oldest = cycle.min();
-            if !is_wound && oldest == Some(id(victim)) && !is_broken(Mutation::OldestIsVictim) {
+            let waits = self.waits();
+            let beyond = reach(&waits, id(victim));
+            let cycle: Vec<Id> =
+                beyond.into_iter().filter(|&other| reach(&waits, other).contains(&id(victim))).collect();
+            if !cycle.contains(&id(victim)) {
+                self.violation = Some(format!("{victim} gave way, and no cycle leads through it"));
+            } else if cycle.iter().min() == Some(&id(victim)) {
                 self.violation = Some(format!("{victim} gave way, and is the oldest of its cycle"));
             }
         }
@@ -403,11 +406,7 @@ fn id(saga: SagaId) -> Id {
     seniority(saga.sequence.get(), saga)
 }
 
-fn reach(waits: &BTreeMap<Id, BTreeSet<Id>>, from: SagaId) -> BTreeSet<Id> {
-    reach_of(waits, id(from))
-}
-
-fn reach_of(waits: &BTreeMap<Id, BTreeSet<Id>>, from: Id) -> BTreeSet<Id> {
+fn reach(waits: &BTreeMap<Id, BTreeSet<Id>>, from: Id) -> BTreeSet<Id> {
     let (mut found, mut left) = (BTreeSet::new(), vec![from]);
     while let Some(at) = left.pop() {
         for &next in waits.get(&at).into_iter().flatten() {

@@ -46,7 +46,7 @@ pub struct Across {
     /// Edges to other shards that a chase has passed.
     seen: HashSet<(Chase, TokenRef), FixedState>,
     seen_since_ms: u64,
-    chases: u64,
+    pub(super) chases: u64,
 }
 
 impl Across {
@@ -348,6 +348,9 @@ impl Broker {
         let saga = self.state.saga(hop.saga)?;
         if is_broken(Mutation::ProbeVictimUnchecked) && self.state.may_abort(saga) {
             return self.state.tokens_of(saga).next().map(|token| (saga, token));
+        }
+        if self.state.sagas[saga].attempt != hop.attempt {
+            return None;
         }
         let is_it = |&token: &TokenRef| {
             let is_blocked = self.state.tokens[token].place == Place::Blocked;

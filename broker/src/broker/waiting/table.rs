@@ -121,6 +121,12 @@ impl Waiting {
         self.waiters.len()
     }
 
+    /// Waits and chases are numbered from here: those of an earlier boot may still be on their way.
+    pub fn number_from(&mut self, boot_epoch: u32) {
+        self.waits = u64::from(boot_epoch) << 32;
+        self.across.chases = self.waits;
+    }
+
     /// Whether nobody waits for anything, here or elsewhere.
     pub fn is_empty(&self) -> bool {
         self.waiters.is_empty() && self.across.is_empty()
