@@ -87,7 +87,7 @@ def _row(cell: Cell, figures: Figures, before: dict[str, int]) -> dict[str, Any]
     grown = {name: value - before.get(name, 0) for name, value in counted.items()}
     before.update(counted)
     latencies, detection = sorted(figures.latencies_ms), figures.detection_ms(since=before.get("number", 0))
-    before["number"] = max((number for _, number in figures.deadlocks), default=0)
+    before["number"] = max((number for *_, number in figures.deadlocks), default=0)
     return {
         "skew": cell.skew,
         "holds": cell.holds,

@@ -20,6 +20,7 @@ from sagacore.fences.batch import Columns
 from sagacore.fences.calls import Handler, Verdict
 from sagacore.fences.rows import RowState
 from sagacore.fences.work import Work
+from sagacore.processes import lines
 from sagacore.processes import service as runtime
 from sagacore.processes.service import ServiceOptions, ServiceProcess
 
@@ -490,7 +491,7 @@ def serve(bench: Bench, refused: str | None, *, stop_s: float = 0.5) -> None:
 def test_a_second_process_with_fences_in_memory_gives_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(Bench(shop()), "exclusive")  # the one before it may just have died
     serve(Bench(shop()), None)
-    monkeypatch.setattr(runtime, "REFUSED_S", 0.2)
+    monkeypatch.setattr(lines, "REFUSED_S", 0.2)
     with pytest.raises(FenceError) as refused:
         serve(Bench(shop()), "exclusive", stop_s=PATIENCE_S)
     assert refused.value.code == "SAGA-E401"

@@ -1,7 +1,7 @@
 //! Steps that wait for what others hold, and sagas that wait for each other.
 
 use sagacore_broker::{Config, Deadlock, Visibility};
-use sagacore_core::limits::ATTEMPTS_MAX;
+use sagacore_core::limits::{ATTEMPTS_MAX, WAIT_REFRESH_MS};
 use sagacore_core::wire::{
     Blocked, CauseCode, Flags, Freed, Header, HoldMode, Holder, Kind, OutcomeCode, Refusal, SagaId, Section, WaitPolicy,
 };

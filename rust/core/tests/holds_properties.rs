@@ -165,7 +165,7 @@ proptest! {
                     let mut told = Watermark::unknown();
                     told.marks.fill(mark);
                     told.exceptions = exceptions;
-                    holds.forget(&told);
+                    holds.forget(0, &told);
                     model.rows.retain(|(_, row)| !told.has_passed(0, row.holder.saga.sequence.get()));
                 }
             }
