@@ -19,7 +19,7 @@ fn counts() -> Vec<Vector> {
     let joined = sets(of_saga(Kind::Run, 63), u64::MAX >> 1, 1 << 63, 0);
     let kinds = [Kind::Start, Kind::Run, Kind::Done, Kind::Revoked, Kind::Undo, Kind::Undone];
     let of_every_kind: Vec<Key> = kinds.iter().map(|&kind| key(kind, 1)).collect();
-    let reserved = [Kind::Wake, Kind::Probe, Kind::Restart];
+    let reserved = [Kind::Restart];
     let reserved = reserved.iter().map(|&kind| message(of_saga(kind, 1), &[])).collect();
     vec![
         Vector::new(

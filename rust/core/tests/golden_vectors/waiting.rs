@@ -1,6 +1,8 @@
 //! A step that waits, and what becomes of it.
 
-use sagacore_core::wire::{Blocked, Flags, Freed, Header, HoldMode, Holder, Kind, SagaId, Section, WaitPolicy};
+use sagacore_core::wire::{
+    Blocked, Flags, Freed, Header, HoldMode, Holder, Kind, ProbeHop, SagaId, Section, WHOLE_SAGA, WaitPolicy,
+};
 use zerocopy::IntoBytes as _;
 
 use super::{CHARGE, CREATED, From, INPUT, SCHEDULE, Vector, full, key, message, one, sets};
@@ -12,6 +14,59 @@ fn other(sequence: u64) -> SagaId {
 }
 
 pub fn vectors() -> Vec<Vector> {
+    [of_a_step(), across_shards()].into_iter().flatten().collect()
+}
+
+/// What the brokers of shard 3 and shard 4 tell each other.
+fn across_shards() -> Vec<Vector> {
+    let there = SagaId::new(4, 0x1234_0003, 0xc0ff_ee04);
+    let hop = |saga: SagaId, wait| ProbeHop {
+        saga,
+        attempt: 1,
+        wait,
+        waited_ms: 2,
+        may_abort: true,
+        service: "payments".to_owned(),
+        resource: b"card:4711".as_slice().into(),
+    };
+    let carried = |kind, saga, from: u64, to: u64| {
+        let mut header = Header::new(kind);
+        (header.saga, header.attempt) = (saga, 1.into());
+        (header.done, header.active) = (from.into(), to.into());
+        header
+    };
+    let (here, path) = (other(0x1234_0001), ProbeHop::write_all(&[hop(other(0x1234_0001), 1 << 32 | 7)]));
+    let cycle = ProbeHop::write_all(&[hop(here, 1 << 32 | 7), hop(there, 1 << 32 | 9)]);
+    let mut probe = carried(Kind::Probe, there, 3, 4);
+    (probe.place, probe.amount) = (1.into(), (1 << 32 | 5).into());
+    let mut give_way = carried(Kind::Probe, there, 3, 4);
+    (give_way.place, give_way.amount) = (WHOLE_SAGA.into(), (1 << 32 | 5).into());
+    give_way.undo = (1 << 32 | 9).into();
+    let mut wake = carried(Kind::Wake, there, 4, 3);
+    wake.place = WHOLE_SAGA.into();
+    vec![
+        Vector::new(
+            "probe",
+            From::Service,
+            "Carried from shard 3 to shard 4: is step 1 of a saga there still in the way of one here?",
+            one(0, &[], vec![message(probe, &[(Section::DATA, &path)])]),
+        ),
+        Vector::new(
+            "probe-give-way",
+            From::Service,
+            "It is, and waits for the other one: the younger is to give way, if it still waits as it did.",
+            one(0, &[], vec![message(give_way, &[(Section::DATA, &cycle)])]),
+        ),
+        Vector::new(
+            "wake",
+            From::Service,
+            "Carried back: that saga has ended, or begun again.",
+            one(0, &[], vec![message(wake, &[])]),
+        ),
+    ]
+}
+
+fn of_a_step() -> Vec<Vector> {
     let holders = vec![
         Holder { saga: other(0x1234_0001), attempt: 0, place: 1 },
         Holder { saga: other(0x1234_0002), attempt: 2, place: 0 },
