@@ -38,7 +38,8 @@ class DemoOptions:
     workers: int = 1
     """Processes for each service."""
     contention: bool = False
-    """Instead of the shop, trips that take the same things in opposite orders, from three services."""
+    """Instead of the shop, trips that take the same things in opposite orders, from three services. They wait a lot:
+    `--orders 1000` is enough to see it."""
     detect_deadlocks: bool = True
     """Whether the broker finds and resolves deadlocks. Without it, trips that wait for each other never end."""
     seed: int = 1
