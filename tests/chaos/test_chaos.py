@@ -31,6 +31,7 @@ def test_nothing_is_lost(library: Path) -> None:
     assert figures["started"] == figures["ended"] > 500
     assert sum(figures["kills"].values()) >= 4
     assert figures["recovery_ms"]["count"] > 0
+    assert figures["waiting_max"] > 0
     assert figures["namespaces"] == ("cut" not in figures["left_out"])
 
 

@@ -100,6 +100,7 @@ def _result(shop: Shop, chaos: "Chaos", story: Story, violations: list[Violation
         violations=[*chaos.violations, *story.violations, *violations],
         recoveries=recoveries(events.ends, story.orders_s),
         healed_s=chaos.healed_s,
+        waiting_max=story.waiting_max,
         refused_while_full=sum(story.refused_between(*span) for span in events.full_s),
         ended_while_full=sum(begin_s <= end_s < to_s for begin_s, to_s in events.full_s for _, end_s in story.orders_s),
         left_out={str(fault): why for fault, why in shop.left_out.items()},

@@ -21,6 +21,7 @@ PLACED: Final = "placed"
 TOLD: Final = "told"
 FAILED: Final = "failed"
 REFUSED: Final = "refused"
+WAITING: Final = "waiting"
 
 
 class Journal:
@@ -48,6 +49,10 @@ class Journal:
         """So many starts has the broker refused since it began."""
         self._write([REFUSED, at_s, count])
 
+    def waiting(self, count: int) -> None:
+        """So many steps wait for what other sagas hold."""
+        self._write([WAITING, count])
+
     def close(self) -> None:
         """End. What was written is there already."""
         os.close(self._file)
@@ -66,6 +71,8 @@ class Story:
     """For each order told: when it was placed and when it ended."""
     refused: list[tuple[float, int]] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    waiting_max: int = 0
+    """Steps that waited for what other sagas held, at a time."""
 
     def refused_between(self, begin_s: float, end_s: float) -> int:
         """Starts that the broker refused in this time, as far as it was asked. A count that falls is a new broker's."""
@@ -96,6 +103,8 @@ def read_journal(path: Path) -> Story:
             story.violations.append(Violation("lost", rest[0], rest[1]))
         elif kind == REFUSED:
             story.refused.append((rest[0], rest[1]))
+        elif kind == WAITING:
+            story.waiting_max = max(story.waiting_max, rest[0])
     return story
 
 

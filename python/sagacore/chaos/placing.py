@@ -76,15 +76,17 @@ class Placing:
             self._note(ended)
 
     async def probe(self) -> None:
-        """Ask again and again how many starts the broker has refused."""
+        """Ask again and again how many starts the broker has refused, and how many steps wait."""
         while True:
             await asyncio.sleep(PROBE_S)
             try:
                 async with asyncio.timeout(1):
-                    refused = (await self._client.stats())["refused"]
+                    stats = await self._client.stats()
             except (TimeoutError, SagacoreError):
                 continue
-            self._journal.refused(time.monotonic(), refused)
+            self._journal.refused(time.monotonic(), stats["refused"])
+            if stats["waiting"]:
+                self._journal.waiting(stats["waiting"])
 
     async def _orders(self) -> AsyncIterator[Order]:
         for order in self._again:

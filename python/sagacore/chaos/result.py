@@ -30,6 +30,8 @@ class Result:
     """From each fault's end to the end of something that began after it."""
     healed_s: float = 0.0
     """From the end of all faults and of new orders until everything had ended."""
+    waiting_max: int = 0
+    """Orders that waited for what others held, at a time."""
     refused_while_full: int = 0
     """Starts that the broker refused while its disk was full."""
     ended_while_full: int = 0
@@ -66,6 +68,7 @@ class Result:
             "violations": len(self.violations),
             "recovery_ms": {**figures_ms(self.recoveries), "by_fault": self.recovery_by_fault()},
             "healed_s": round(self.healed_s, 2),
+            "waiting_max": self.waiting_max,
             "unsynced_sectors_lost": events.sectors_lost,
             "full_disk": {
                 "refused": self.refused_while_full,
@@ -100,6 +103,7 @@ def print_result(result: Result, console: Console) -> None:
         f"{result.completed:,} completed, {result.compensated:,} compensated",
         highlight=False,
     )
+    line(f"holds       {result.waiting_max:,} orders waited at a time, at most", highlight=False)
     figures = figures_ms(result.recoveries)
     line(f"recovery    p50 {figures['p50']:,.0f} ms, max {figures['max']:,.0f} ms after a fault's end", highlight=False)
     line(f"healing     everything had ended after {result.healed_s:.1f} s", highlight=False)

@@ -31,6 +31,8 @@ SEGMENT_BYTES: Final = 1 << 20
 OUTCOMES_MS: Final = 120_000
 """So long are outcomes remembered: far longer than a killed client is away, and briefly enough for a small disk."""
 LOG: Final = "disk/log"
+MODULES: Final = {"orders": "sagacore.chaos.orders"}
+"""Services that are not the shop's."""
 
 
 class Shop:
@@ -73,7 +75,8 @@ class Shop:
         start_broker(fleet, endpoint, **promises, data=str(self.folder / LOG), options=log)
         start_coordinators(fleet, endpoint, count=COORDINATORS, slots=SLOTS)
         for service in SERVICES:
-            start_service(fleet, endpoint, service, count=options.workers, effects="sqlite")
+            module = MODULES.get(service)
+            start_service(fleet, endpoint, service, count=options.workers, effects="sqlite", module=module)
         client = (sys.executable, "-m", "sagacore.chaos.placing", "--endpoint", endpoint, "--folder", str(self.folder))
         numbers = ("--seed", options.seed, "--rate", options.rate, "--in-flight", options.in_flight)
         fleet.start_program("client", (*client, *map(str, numbers)))

@@ -61,13 +61,22 @@ def start_coordinators(fleet: Fleet, endpoint: str, *, count: int, slots: int) -
 
 
 def start_service(
-    fleet: Fleet, endpoint: str, service: str, *, count: int = 1, effects: Literal["sqlite", "memory"]
+    fleet: Fleet,
+    endpoint: str,
+    service: str,
+    *,
+    count: int = 1,
+    effects: Literal["sqlite", "memory"],
+    module: str | None = None,
 ) -> list[str]:
-    """Start processes of one service, with stores in the fleet's folder or with everything in memory."""
+    """Start processes of one service, with stores in the fleet's folder or with everything in memory.
+
+    `module` has another implementation than the shop's.
+    """
     names = _names(service, count)
-    module = "memory" if effects == "memory" else service
+    module = module or f"sagacore.demo.shop.{'memory' if effects == 'memory' else service}"
     fence = "memory" if effects == "memory" else f"sqlite:{fleet.folder / service}.db"
-    arguments = ("service", f"sagacore.demo.shop.{module}:{service}", "--endpoint", endpoint, "--fence", fence)
+    arguments = ("service", f"{module}:{service}", "--endpoint", endpoint, "--fence", fence)
     for name in names:
         fleet.start(name, arguments, {FILE_VARIABLE: str(fleet.folder / "gateway.db")})
     return names
