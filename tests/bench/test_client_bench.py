@@ -73,7 +73,7 @@ def test_end(benchmark: BenchmarkFixture, many: Any) -> None:
         session._flushing = True
         waiting._start(ORDERS)
         code, body = completed(1, {"cents": 5})
-        results = [Message(8, waiting._first + number, code, body=body) for number in range(CHUNK)]
+        results = [Message(8, waiting._lanes[0].first + number, code, body=body) for number in range(CHUNK)]
         return (session, waiting, b"".join(result.pack() for result in results)), {}
 
     def end(session: Session, many: Many[Order, Paid], frame: bytes) -> list[Ended[Paid]]:
