@@ -22,6 +22,14 @@ def split_endpoints(text: str) -> list[str]:
     return endpoints
 
 
+def check_one_endpoint(endpoint: str, process: str) -> None:
+    """Raise UsageError (SAGA-E508) for a list: a broker and a coordinator are of one shard."""
+    if "," in endpoint:
+        raise UsageError(
+            "SAGA-E508", f"a {process} has one endpoint, not a list: {endpoint!r}", f"start a {process} for each"
+        )
+
+
 def check_shard(endpoint: str, number: int, count: int, shard: int | None) -> None:
     """Raise UsageError (SAGA-E508) where the broker at a place of a list says that its number is another one.
 

@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 from sagacore._core import Broker as BrokerCore
 from sagacore._core import LogError
+from sagacore.endpoints import check_one_endpoint
+from sagacore.errors import UsageError
 from sagacore.limits import SHARDS_MAX
 from sagacore.processes.descriptors import allow_connections
 from sagacore.processes.log_tools import log_refused
@@ -54,8 +56,9 @@ class BrokerOptions:
     """Whether sagas that wait for each other are found and resolved; else they wait for their deadlines."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError (SAGA-E111) for what makes no sense."""
+        """Raise UsageError (SAGA-E111) for what makes no sense, or (SAGA-E508) for a list of endpoints."""
         check_range("segment-bytes", self.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        check_one_endpoint(self.endpoint, "broker")
         check_range("shard", self.shard, 0, SHARDS_MAX - 1)
         check_range("sync-interval-us", self.sync_interval_us, 0, 1_000_000)
         for name in ("stuck_after_ms", "outcomes_max", "outcomes_ms"):
@@ -77,8 +80,8 @@ class Broker:
     def open(self) -> None:
         """Read the log and begin to serve.
 
-        Raises LogRefused (SAGA-E504) for a log that is damaged or taken, UsageError for a bad endpoint, or
-        where the process may open too few files.
+        Raises LogRefused (SAGA-E504) for a log that is damaged or taken, UsageError for a bad endpoint, for a log of
+        another shard (SAGA-E508), or where the process may open too few files.
         """
         options = self.options
         loop = asyncio.get_running_loop()
@@ -102,11 +105,19 @@ class Broker:
             )
         except LogError as error:
             raise log_refused(error) from error
+        if core.shard() != options.shard:
+            core.close(now_ms())
+            raise UsageError(
+                "SAGA-E508",
+                f"the log in {options.data} is of shard {core.shard()}, and the broker was started as {options.shard}",
+                f"start it with --shard {core.shard()}, or with another folder",
+            )
         self._core = core
         self._hub.open()
         if core.fileno() >= 0:
             loop.add_reader(core.fileno(), self._synced)
-        log.info("serving %s after %d ms: %s", options.endpoint, now_ms() - started_ms, core.recovered())
+        name = f"{options.endpoint} as shard {options.shard}" if options.shard else options.endpoint
+        log.info("serving %s after %d ms: %s", name, now_ms() - started_ms, core.recovered())
         self._tick()
 
     def close(self) -> None:

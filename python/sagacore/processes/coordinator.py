@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sagacore._core import Coordinator as CoordinatorCore
+from sagacore.endpoints import check_one_endpoint
 from sagacore.errors import ProtocolError
 from sagacore.processes.run import run
 from sagacore.processes.settings import check_range
@@ -34,7 +35,8 @@ class CoordinatorOptions:
     """Messages that it may hold unanswered."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError (SAGA-E111) for what makes no sense."""
+        """Raise UsageError (SAGA-E111) for what makes no sense, or (SAGA-E508) for a list of endpoints."""
+        check_one_endpoint(self.endpoint, "coordinator")
         check_range("slots", self.slots, SLOTS_MIN, SLOTS_MAX)
         check_range("credit", self.credit, 1, CREDIT_MAX)
 

@@ -270,6 +270,11 @@ impl Broker {
         self.lock().log.as_ref().map_or(-1, |log| log.thread.descriptor().as_raw_fd())
     }
 
+    /// Its number among several brokers: what the log says, where there is one.
+    fn shard(&self) -> u16 {
+        self.lock().core.state().shard
+    }
+
     /// What was found in the log.
     fn recovered(&self) -> &str {
         &self.recovered
