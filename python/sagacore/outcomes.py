@@ -8,8 +8,9 @@ import msgspec
 
 R_co = TypeVar("R_co", covariant=True)
 
-Cause: TypeAlias = Literal["rejected", "gave-up", "deadline", "cancelled", "delivery-limit"]
-"""Why a saga was aborted: a business no, too many failures, time, a person, or a message that nobody answered."""
+Cause: TypeAlias = Literal["rejected", "gave-up", "deadline", "cancelled", "delivery-limit", "victim"]
+"""Why a saga was aborted: a business no, too many failures, time, a person, a message that nobody answered, or sagas
+that it waited for in a circle: it gave way too often, or was cancelled while it did."""
 
 State: TypeAlias = Literal["unknown", "running", "deciding", "completed", "compensating", "compensated", "stuck"]
 """How far a saga is. Deciding: its pivot runs, so it can no longer be cancelled. Stuck: a person should look at it."""

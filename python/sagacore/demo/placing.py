@@ -136,6 +136,8 @@ def in_words(outcome: Compensated) -> str:
             return "it was cancelled"
         case "delivery-limit":
             return f"nobody answered for {step}"
+        case "victim":
+            return "it gave way to others that it waited for in a circle"
 
 
 def _key(order: Order) -> str:

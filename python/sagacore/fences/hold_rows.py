@@ -46,10 +46,16 @@ _SCHEMA: Final = (
         primary key (resource, age, saga, attempt, place)
     ) without rowid""",
     "create index if not exists sagacore_hold_saga on sagacore_hold (sequence, saga)",
+    "create index if not exists sagacore_hold_granted on sagacore_hold (resource) where granted = 1",
 )
-_FIND: Final = (
-    "select age, saga, attempt, place, log, class, sequence, mode, amount, granted from sagacore_hold "
-    "where resource = ? and (granted = 1 or (age, saga) < (?, ?)) order by age, saga, attempt, place"
+_ROW: Final = "select age, saga, attempt, place, log, class, sequence, mode, amount, granted from sagacore_hold"
+_FIND: Final = f"{_ROW} where resource = ? and (granted = 1 or (age, saga) < (?, ?)) order by age, saga, attempt, place"
+# Where thousands wait for one thing, who asks for all of it need not read them: only the last one is in its way.
+_LAST_CLAIMS: Final = 4
+_FIND_GRANTED: Final = f"{_ROW} where resource = ? and granted = 1"
+_FIND_LAST: Final = (
+    f"{_ROW} where resource = ? and granted = 0 and (age, saga) < (?, ?) "
+    f"order by age desc, saga desc, attempt desc, place desc limit {_LAST_CLAIMS}"
 )
 _COLUMNS: Final = "(resource, age, saga, attempt, place, log, class, sequence, mode, amount, granted)"
 _VALUES: Final = "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -125,13 +131,22 @@ class HoldRows:
         Raises UsageError (SAGA-E410) where the saga would hold more of a pool than there is.
         """
         del waits
-        found = self._cursor.execute(_FIND, (hold.resource, work[12][1], work[3])).fetchall()
-        rows = [row for row in map(Row._make, found) if not self._has_passed(row)]
-        in_the_way = _in_the_way(hold, holder(work), rows)
+        in_the_way = _in_the_way(hold, holder(work), self._find(hold, work))
         if not in_the_way:
             self._cursor.execute(_GRANT, _values(hold, work, granted=1))
             self._is_empty = False
         return [row.holder for row in in_the_way[:HOLDERS_NAMED_MAX]]
+
+    def _find(self, hold: Hold, work: Work) -> list[Row]:
+        """What others hold of it, and the claims of older ones that matter; not what a watermark has passed."""
+        asked = (hold.resource, work[12][1], work[3])
+        if hold.mode is Mode.EXCLUSIVE:
+            granted = list(map(Row._make, self._cursor.execute(_FIND_GRANTED, asked[:1])))
+            last = list(map(Row._make, self._cursor.execute(_FIND_LAST, asked)))
+            live = [row for row in last if not self._has_passed(row)]
+            if live or len(last) < _LAST_CLAIMS:
+                return [row for row in granted if not self._has_passed(row)] + live[:1]
+        return [row for row in map(Row._make, self._cursor.execute(_FIND, asked)) if not self._has_passed(row)]
 
     def claim(self, hold: Hold, work: Work) -> None:
         """Note what a call waits for: younger sagas do not get it before."""
