@@ -1,5 +1,6 @@
 """Do sagas that wait slow down those that move? Throughput beside many parked ones, and with none, in the same run."""
 
+import asyncio
 import statistics
 import tempfile
 from pathlib import Path
@@ -11,10 +12,14 @@ from sagacore.demo.fleet import resident_bytes
 from . import parked_log
 from .figures import Figures, median
 from .load import Load
-from .plant import Durability, OrderBook, Visibility, running
+from .plant import Durability, OrderBook, Plant, Visibility, running
 from .tables import figures_table
 
 IN_FLIGHT = 4_096
+PARKING_S = 300.0
+PARKED_SHARE = 0.99
+TRIM_S = 5.0
+"""The broker gives memory back some seconds after it has parked the last ones."""
 
 
 async def parked(
@@ -31,6 +36,7 @@ async def parked(
             running(durability=durability, visibility=visibility, log=log) as full,
             running(durability=durability, visibility=visibility) as empty,
         ):
+            await _settled(full, sagas)
             more, less = (resident_bytes(plant.fleet.pid("broker")) for plant in (full, empty))
             broker_bytes = round((more - less) / sagas)
             for _ in range(rounds):
@@ -53,3 +59,14 @@ async def parked(
         "ratio": round(ratio, 3),
         "broker": {"bytes_per_saga": broker_bytes},
     }
+
+
+async def _settled(plant: Plant, sagas: int) -> None:
+    """Wait until the broker has those that wait in its log alone, as it has after a while.
+
+    Raises `TimeoutError` if that takes too long.
+    """
+    async with asyncio.timeout(PARKING_S):
+        while (await plant.client.stats())["parked"] < PARKED_SHARE * sagas:  # noqa: ASYNC110 (counters have no event)
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(TRIM_S)
