@@ -1,4 +1,4 @@
-"""The order books as in the shop, but a customer has one order at a time: under faults orders wait for each other."""
+"""The order books as in the shop, but a thing is ordered once at a time: under faults orders wait for each other."""
 
 from sagacore import Context
 from sagacore.demo.shop.contracts import Created, Order, create, orders
@@ -8,7 +8,7 @@ __all__ = ["orders"]
 
 @create.action
 def _(order: Order, ctx: Context) -> Created:
-    ctx.hold(f"customer:{order.customer}")
+    ctx.hold(f"shelf:{order.sku}")
     number = ctx.db.execute(
         "insert into orders (order_id, customer, sku, quantity, cents) values (?, ?, ?, ?, ?)",
         (order.order_id, order.customer, order.sku, order.quantity, order.cents),
