@@ -18,14 +18,13 @@ then says that the saga is over, and the call that tries again deletes what it l
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sagacore.errors import UsageError
 from sagacore.fences.holding import Holder, holder
-from sagacore.fences.rows import FORGET_MAX, Rows, Watermark
+from sagacore.fences.rows import Rows, Watermark, forget_passed
 from sagacore.fences.work import Work
 from sagacore.holds import Hold, Mode
 from sagacore.limits import HOLDERS_NAMED_MAX
@@ -160,20 +159,7 @@ class HoldRows:
 
     def forget(self, told: Watermark) -> int:
         """Delete rows of sagas that a watermark has passed, at most so many, and say how many."""
-        exceptions = json.dumps(list(told.exceptions))
-        left = FORGET_MAX
-        for deadline_class, mark in enumerate(told.marks):
-            self._cursor.execute(
-                "delete from sagacore_hold where (resource, age, saga, attempt, place) in "
-                "(select resource, age, saga, attempt, place from sagacore_hold "
-                "where sequence < ? and log = ? and class = ? "
-                "and sequence not in (select value from json_each(?)) limit ?)",
-                (mark, told.log, deadline_class, exceptions, left),
-            )
-            left -= self._cursor.rowcount
-            if left == 0:
-                break
-        return FORGET_MAX - left
+        return forget_passed(self._cursor, "sagacore_hold", "resource, age, saga, attempt, place", told)
 
     def _has_passed(self, row: Row) -> bool:
         return self._rows.has_passed((row.log, row.deadline_class, row.sequence, b"", 0, ""))

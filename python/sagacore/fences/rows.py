@@ -233,20 +233,7 @@ class Rows:
 
     def forget(self, told: Watermark) -> int:
         """Delete rows that a stored watermark has passed, at most so many, and say how many."""
-        exceptions = json.dumps(list(told.exceptions))
-        left = FORGET_MAX
-        for deadline_class, mark in enumerate(told.marks):
-            self._cursor.execute(
-                "delete from sagacore_fence where (log, class, sequence, rest, attempt, step) in "
-                "(select log, class, sequence, rest, attempt, step from sagacore_fence "
-                "where log = ? and class = ? and sequence < ? "
-                "and sequence not in (select value from json_each(?)) limit ?)",
-                (told.log, deadline_class, mark, exceptions, left),
-            )
-            left -= self._cursor.rowcount
-            if left == 0:
-                break
-        return FORGET_MAX - left
+        return forget_passed(self._cursor, "sagacore_fence", "log, class, sequence, rest, attempt, step", told)
 
     def insert(self, key: RowKey, state: RowState, *, busy_ms: int = 0) -> bool:
         """Make the row, and say whether it is new: that is how a repetition is noticed, without reading first."""
@@ -342,3 +329,23 @@ def _settling(key: RowKey, ended: Ended, only_try: int | None) -> tuple[object, 
 
 def _state_of(verdict: Verdict) -> int:
     return _DONE if verdict is Verdict.DONE else _REJECTED
+
+
+def forget_passed(cursor: sqlite3.Cursor, table: str, key: str, told: Watermark) -> int:
+    """Delete rows of a table that a watermark has passed, at most so many, and say how many.
+
+    `key` names the columns of its primary key. It has columns log, class and sequence, too.
+    """
+    exceptions = json.dumps(list(told.exceptions))
+    left = FORGET_MAX
+    for deadline_class, mark in enumerate(told.marks):
+        cursor.execute(
+            f"delete from {table} where ({key}) in (select {key} from {table} "  # noqa: S608 (both are ours)
+            "where log = ? and class = ? and sequence < ? "
+            "and sequence not in (select value from json_each(?)) limit ?)",
+            (told.log, deadline_class, mark, exceptions, left),
+        )
+        left -= cursor.rowcount
+        if left == 0:
+            break
+    return FORGET_MAX - left
