@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rustix::fs::{self, Advice, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sagacore_broker::log::{Disk, DiskError, LogError};
+
+use crate::descriptors;
 
 /// File systems that cannot promise what they sync, by the number that the kernel gives them.
 const NETWORK: [(u64, &str); 6] = [
@@ -71,9 +72,7 @@ impl FileDisk {
 
     fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, DiskError> {
         let flags = flags | self.0.access | OFlags::CLOEXEC;
-        let open = || fs::openat(&self.0.file, name, flags, Mode::RUSR | Mode::WUSR);
-        let opened = open().or_else(|error| if error == Errno::MFILE { beyond_limit(open) } else { Err(error) });
-        opened.map_err(disk_error)
+        descriptors::open(|| fs::openat(&self.0.file, name, flags, Mode::RUSR | Mode::WUSR)).map_err(disk_error)
     }
 }
 
@@ -81,16 +80,6 @@ impl FileDisk {
 fn network_file_system(kind: u64) -> Option<&'static str> {
     // On some machines the number comes with its sign extended.
     NETWORK.iter().find(|(number, _)| *number == kind & 0xffff_ffff).map(|(_, name)| *name)
-}
-
-/// Opens a file where the process has as many as it allows itself: the rest, up to what the system allows, is kept for
-/// the log, so that no number of connections can stop it.
-fn beyond_limit(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
-    let opened = open();
-    setrlimit(Resource::Nofile, limit)?;
-    opened
 }
 
 /// Creates the directory and those above it, each durable in the one that holds it.
@@ -129,8 +118,10 @@ impl Disk for FileDisk {
     type File = OwnedFd;
 
     fn names(&self) -> Result<Vec<String>, DiskError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listed = descriptors::open(|| fs::openat(&self.0.file, ".", flags, Mode::empty())).map_err(disk_error)?;
         let mut names = Vec::new();
-        for entry in fs::Dir::read_from(&self.0.file).map_err(disk_error)? {
+        for entry in fs::Dir::new(listed).map_err(disk_error)? {
             // Names that are not text are none of ours.
             if let Ok(name) = entry.map_err(disk_error)?.file_name().to_str() {
                 names.push(name.to_owned());

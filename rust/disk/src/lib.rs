@@ -1,6 +1,7 @@
 //! The log on a real disk: [`FileDisk`] reaches its files, [`LogThread`] writes and syncs them beside the broker's
 //! loop. Nothing here knows Python; `rust/python` binds it.
 
+mod descriptors;
 mod file_disk;
 mod log_thread;
 mod preparer;
