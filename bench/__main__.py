@@ -13,6 +13,7 @@ from rich.console import Console
 from .contention import contention
 from .gate import gate
 from .growth import growth
+from .hot_spots import hot_spots
 from .instructions import instructions
 from .latency import latency
 from .limit import limit
@@ -27,7 +28,7 @@ from .throughput import throughput
 WIDTH = 150
 """Columns of the tables, wherever they are printed."""
 
-Part = Literal["throughput", "latency", "memory", "parked", "growth", "contention", "peers"]
+Part = Literal["throughput", "profile", "latency", "memory", "parked", "growth", "contention", "peers"]
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
 
@@ -74,6 +75,26 @@ def run_bare(*, row_s: float = 2.0, json: bool = False) -> None:
         Print the rows as one JSON object on the last line.
     """
     _run(limit(Console(width=WIDTH), row_s=row_s), as_json=json)
+
+
+@app.command(name="profile")
+def run_profile(
+    *, durability: Durability = "sync", visibility: Visibility = "relaxed", row_s: float = 4.0, json: bool = False
+) -> None:
+    """Where the CPU of a saga goes at full load, by what runs in each process; it needs Linux' perf.
+
+    Parameters
+    ----------
+    durability
+        What the broker's confirmation promises.
+    visibility
+        Whether everything waits for the broker's log, or only what decides.
+    row_s
+        About how many seconds each workload takes.
+    json
+        Print the shares as one JSON object on the last line.
+    """
+    _run(hot_spots(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s), as_json=json)
 
 
 @app.command(name="latency")

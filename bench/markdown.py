@@ -92,6 +92,19 @@ def _throughput(figures: Figures) -> str:
     return f"{_promises(figures)}\n\n{_table(names, rows)}"
 
 
+def _profile(figures: Figures) -> str:
+    tables = []
+    for row in figures["rows"]:
+        used, functions = row["cpu_us_per_saga"], row["broker_functions_us_per_saga"]
+        areas = [(area, *(f"{used[role][area]:.2f}" for role in ROLES)) for area in used["broker"]]
+        title = f"CPU us a saga, {row['what']} at {row['sagas_per_s']:,} a second"
+        tables.append(_table((title, *ROLES), areas))
+        of_broker = [(f"`{name}`", f"{each:.2f}") for name, each in functions.items()]
+        tables.append(_table(("of the broker's cores, us a saga", row["what"]), of_broker))
+    about = f"{figures['in_flight']:,} in flight. {_promises(figures)}"
+    return "\n\n".join([about, *tables])
+
+
 def _latency(figures: Figures) -> str:
     kinds = {name: row for name, row in figures.items() if isinstance(row, dict) and "p50_ms" in row}
     kinds |= {f"{name}, strict": row for name, row in figures["strict"].items()}
@@ -173,6 +186,7 @@ def _peers(figures: Figures) -> str:
 
 WRITERS: Mapping[str, Callable[[Figures], str]] = {
     "throughput": _throughput,
+    "profile": _profile,
     "latency": _latency,
     "memory": _memory,
     "parked": _parked,

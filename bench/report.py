@@ -24,6 +24,7 @@ from .plant import ROOT
 RESULTS = ROOT / "bench" / "results"
 PARTS: Mapping[str, tuple[str, ...]] = {
     "throughput": (),
+    "profile": (),
     "latency": (),
     "memory": ("--in-flight", "1000000"),
     "parked": ("--sagas", "1000000", "--rounds", "3"),
@@ -33,7 +34,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """The parts, with their settings."""
 QUICK = ("throughput", "latency", "memory", "parked", "growth", "contention")
-"""The parts that need nothing but this project; peers have to be installed first."""
+"""The parts that need nothing but this project; `profile` needs perf, and peers have to be installed first."""
 LIBRARIES = ("pyzmq", "uvloop", "msgspec")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -173,7 +174,7 @@ def status(key: str | None = None, /, *, id: str | None = None, endpoint: Endpoi
     id
         Its id, instead of the key.
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them.
 
     """
     found = _ask(endpoint, lambda client: client.status(key, id=id))
@@ -194,7 +195,7 @@ def cancel(key: str | None = None, /, *, id: str | None = None, reason: str = ""
     reason
         What its starter is told.
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them.
 
     """
     accepted = _ask(endpoint, lambda client: client.cancel(key, id=id, reason=reason))
@@ -209,7 +210,7 @@ def stuck(*, endpoint: Endpoint = ENDPOINT) -> int:
     Parameters
     ----------
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them.
 
     """
     for saga in _ask(endpoint, lambda client: client.stuck()):
@@ -243,7 +244,7 @@ def resolve(
     result
         For done: the step's result, as JSON of the type that the step returns; null if it returns nothing.
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them.
 
     """
     import msgspec
@@ -272,7 +273,7 @@ def stats(*, endpoint: Endpoint = ENDPOINT) -> int:
     Parameters
     ----------
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them.
 
     """
     print(json.dumps(_ask(endpoint, lambda client: client.stats()), indent=2))
@@ -290,7 +291,7 @@ def deadlocks(
     as_json
         Print one JSON object a line.
     endpoint
-        Where the broker listens.
+        Where the broker listens; of several, with commas between them.
 
     """
     from sagacore.picture import deadlock_text
@@ -465,7 +466,14 @@ def _ask(endpoint: str, question: Callable[[Any], Any]) -> Any:
 def main() -> None:
     """Run the command that was asked for. Errors go to stderr with their code and hint; the exit status says which."""
     try:
-        sys.exit(app())
+        try:
+            sys.exit(app())
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` has. What is left in the buffer is not to be tried again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except SagacoreError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -28,7 +28,7 @@ from sagacore.identity import key_bytes, saga_id_bytes, saga_id_text
 from sagacore.limits import STEPS_MAX
 from sagacore.many import Items, Many, Pump, Source, saga_named
 from sagacore.outcomes import Compensated, Completed, Ended, Status
-from sagacore.saga import Saga
+from sagacore.saga import Saga, check_saga
 from sagacore.session import Following, Session, closed
 from sagacore.sessions import Sessions, added_up
 
@@ -84,10 +84,11 @@ class Client:
         started once however often this is called while the broker remembers it. Without a key one is drawn.
 
         Raises StartRefused while the broker is full (SAGA-E302, SAGA-E309, after retries until the timeout) or if it
-        refuses the plan (SAGA-E308), KeyConflict for a key used with another saga or input, PayloadError for a wrong
-        input, and BrokerUnavailable if there is no answer in time: then the saga may have begun; starting it again is
-        safe.
+        refuses the plan (SAGA-E308), DefinitionError for what is no saga (SAGA-E125), KeyConflict for a key used with
+        another saga or input, PayloadError for a wrong input, and BrokerUnavailable if there is no answer in time: then
+        the saga may have begun; starting it again is safe.
         """
+        check_saga(saga)
         sessions = self._open()
         name = secrets.token_hex(16) if key is None else key
         wire_key, data = key_bytes(name), saga.encode_input(input)
@@ -114,6 +115,7 @@ class Client:
         `on_error` with its key; without `on_error` the error is raised, which ends the iteration. BrokerUnavailable
         does so too. Sagas in flight then go on unseen: the same keys and inputs once more find them again.
         """
+        check_saga(saga)
         sessions = self._open()
         many = Many(sessions.every, saga, in_flight=in_flight, key=key, on_error=on_error)
         source: Source[In] = Pump(inputs, many.wake) if isinstance(inputs, AsyncIterable) else Items(inputs)

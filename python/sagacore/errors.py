@@ -33,6 +33,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E122": "a step that is declared to need no compensation has one",
     "SAGA-E123": "an external action declares holds",
     "SAGA-E124": "a step past the pivot declares holds",
+    "SAGA-E125": "something is not a saga, or not a step",
     # Payloads: inputs and results.
     "SAGA-E201": "a type cannot be a payload",
     "SAGA-E202": "a value is not of its declared type",
@@ -49,7 +50,7 @@ CODES: Final[dict[str, str]] = {
     "SAGA-E308": "the broker refuses the saga's plan",
     "SAGA-E309": "the broker takes no new saga of such a deadline now",
     # Services: fences and the context of a call.
-    "SAGA-E401": "the service has a process with in-memory fences already",
+    "SAGA-E401": "the service has another process, and one of them has its fences in memory",
     "SAGA-E402": "the service's fences are in memory: there is no database",
     "SAGA-E403": "an external action has no transaction",
     "SAGA-E404": "the fence's database cannot be opened",

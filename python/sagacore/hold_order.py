@@ -232,7 +232,7 @@ def text(report: Report) -> str:
     lines += [f"cannot be read without an input: {one}" for one in report.unread]
     checked = f"{len(report.sagas)} sagas" if len(report.sagas) != 1 else "1 saga"
     if not report.cycles:
-        lines.append(f"{checked}: the holds that they declare cannot form a cycle")
+        lines.append(f"{checked}: the holds that they declare cannot form a cycle; ctx.hold in handlers is not seen")
     else:
         lines.append(f"{checked}, {len(report.cycles)} possible cycles")
     return "\n".join(lines)

@@ -147,6 +147,7 @@ class Saga(Generic[In, Out]):
         of the steps named by `returns`. Raises DefinitionError for wrong wiring.
         """
         shape = self._shape
+        _check_are_steps(shape, (step, *more))
         followed = {before for node in shape.nodes for before in node.after}
         after = tuple(number for number in range(len(shape.nodes)) if number not in followed)
         for one in (step, *more):
@@ -191,6 +192,7 @@ class Saga(Generic[In, Out]):
         wiring.
         """
         shape = self._shape
+        _check_are_steps(shape, (step,))
         before = _numbers(shape, after, f"after of {step.title}")
         undone = _numbers(shape, undo_before, f"undo_before of {step.title}")
         shape = _added(shape, step, before, undone, pivot)
@@ -320,6 +322,25 @@ def _added(
     reads = tuple(_reader(shape, step, ancestors, need) for need in step.needs)
     node = _Node(step, after, reads, undo_before, ancestors)
     return replace(shape, nodes=(*shape.nodes, node), pivot=number if pivot else shape.pivot)
+
+
+def check_saga(saga: object) -> None:
+    """Raise DefinitionError (SAGA-E125) for what is no saga, where one is to be started."""
+    if not isinstance(saga, Saga):
+        what = f"step {saga.title!r}" if isinstance(saga, Step) else repr(saga)
+        raise DefinitionError(
+            "SAGA-E125", f"{what} is no saga", "make one of it: Saga('name', Input, deadline=60).then(step)"
+        )
+
+
+def _check_are_steps(shape: _Shape, steps: Sequence[object]) -> None:
+    for step in steps:
+        if not isinstance(step, Step):
+            raise DefinitionError(
+                "SAGA-E125",
+                f"{step!r} is no step, and saga {shape.name!r} is made of steps",
+                "give what @service.action or service.step made, not a plain function or its name",
+            )
 
 
 def _check_step(shape: _Shape, step: Step[Any, Any]) -> None:

@@ -13,6 +13,7 @@ from sagacore import (
     Client,
     Compensated,
     Completed,
+    DefinitionError,
     KeyConflict,
     OutcomeTimeout,
     PayloadError,
@@ -50,6 +51,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 # Starting
+
+
+def test_what_is_no_saga_cannot_be_started(broker: FakeBroker) -> None:
+    async def body(client: Client) -> None:
+        with pytest.raises(DefinitionError, match=r"SAGA-E125.*'shop.pay' is no saga"):
+            await client.start(pay, ORDER)  # type: ignore[arg-type]
+        with pytest.raises(DefinitionError, match="SAGA-E125"):
+            async for _ in client.start_many("buy", [ORDER]):  # type: ignore[arg-type]
+                pass
+
+    run(body)
 
 
 def test_a_started_saga_has_an_id_and_ends_with_a_typed_result(broker: FakeBroker) -> None:

@@ -164,6 +164,12 @@ class TestRefused:
         with refused("SAGA-E116"):
             empty.then(create).step(reserve, **{**lists, where: ["create"]})
 
+    def test_what_is_no_step(self) -> None:
+        with refused("SAGA-E125"):
+            empty.then("create")  # type: ignore[call-overload]
+        with refused("SAGA-E125"):
+            empty.then(create).step(print, after=[create])  # type: ignore[call-overload]
+
     def test_a_step_before_itself(self) -> None:
         with refused("SAGA-E116"):
             empty.then(create).step(reserve, after=[reserve])

@@ -126,7 +126,7 @@ class Line:
         if refused == "exclusive":
             raise FenceError(
                 "SAGA-E401",
-                f"service {service!r} has a process with fences in memory already, and may have no second one",
+                f"service {service!r} has another process, and one of the two has its fences in memory",
                 "stop the other one, or start both with --fence sqlite:PATH",
             )
         raise ProtocolError(
