@@ -8,7 +8,7 @@ from bench.markdown import render
 from tests.bench.test_report import measured
 
 TEXT = """
-   11     7f3a5c0aa2d1 <sagacore_broker::state::State as core::fmt::Debug>::apply::h0123456789abcdef (/p/sagacore/_core.abi3.so)
+   11     7f3a5c0aa2d1 <sagacore_broker::State as Clone>::apply::h0123456789abcdef (/p/sagacore/_core.abi3.so)
    11     7f3a5c0aa2d2 _int_malloc (/usr/lib/x86_64-linux-gnu/libc.so.6)
    11     7f3a5c0aa2d3 __memmove_avx_unaligned_erms (/usr/lib/x86_64-linux-gnu/libc.so.6)
    11 ffffffff81a2b3c4 _raw_spin_unlock_irqrestore ([kernel.kallsyms])
@@ -16,15 +16,13 @@ TEXT = """
    22     7f3a5c0aa2d4 [unknown] (/v/site-packages/msgspec/_core.cpython-311-x86_64-linux-gnu.so)
    22     7f3a5c0aa2d5 zmq::mailbox_t::recv(zmq::command_t*, int) (/v/pyzmq.libs/libzmq-a430b4ce.so.5)
 perf: something else
-"""  # noqa: E501 (lines of perf's)
+"""
 
 
 def test_samples_are_read_by_line() -> None:
     found = list(samples(TEXT))
     assert [sample.pid for sample in found] == [11] * 4 + [22] * 3
-    assert found[0] == Sample(
-        11, "<sagacore_broker::state::State as core::fmt::Debug>::apply", "/p/sagacore/_core.abi3.so"
-    )
+    assert found[0] == Sample(11, "<sagacore_broker::State as Clone>::apply", "/p/sagacore/_core.abi3.so")
     areas = ["the cores", "allocation", "others", "kernel", "Python", "msgspec", "ZeroMQ"]
     assert [sample.area for sample in found] == areas
 
