@@ -111,7 +111,7 @@ pub const COPIES_CACHED: usize = 8;
 pub const REPLAYED_MAX: usize = 1 << 16;
 
 /// Rows of a fence in memory, and bytes of results in them; a RUN beyond it is asked to come later.
-pub const FENCE_ROWS_MAX: usize = 1 << 22;
+pub const FENCE_ROWS_MAX: usize = SAGAS_MAX;
 pub const FENCE_ANSWER_BYTES_MAX: usize = 512 << 20;
 /// Rows that a fence forgets at a time: more would hold up what is on its way.
 pub const FENCE_FORGET_MAX: usize = 2048;
@@ -184,6 +184,7 @@ const _: () = {
     assert!(KEY_BYTES_MAX + REASON_BYTES_MAX + NAME_BYTES_MAX < 1024);
     assert!(DEADLINE_MS_MAX <= 1_000 << (WATERMARK_CLASSES - 1), "every deadline has its class");
     assert!(WATERMARK_SPAN_MAX >= SAGAS_MAX as u64, "all sagas that run may be of one class");
+    assert!(FENCE_ROWS_MAX >= SAGAS_MAX, "a service of one step has a row for each saga that runs");
     assert!(
         (3 + WATERMARK_CLASSES + WATERMARK_EXCEPTIONS_MAX) * 8 + 1024 <= MESSAGE_BYTES_MAX,
         "a watermark fits into a message"
