@@ -108,9 +108,11 @@ class Cores:
             self._told += [event for event in self.client.receive(answer, time_ms) if event[0] == ASKED]
 
     def start(self, plan: int, keys: Sequence[bytes], inputs: Sequence[bytes], first: int) -> None:
-        """Start sagas, and wait until the client may start more."""
+        """Start sagas, and wait until the client may start more. It follows none: two million is the most."""
         self.client.start(plan, keys, inputs, first, quiet=True)
         self.pump()
+        for number in range(first, first + len(keys)):
+            self.client.forget(number)
         while self.client.is_full:
             self.pump()
 

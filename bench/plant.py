@@ -23,10 +23,10 @@ Effects = Literal["memory", "sqlite"]
 """Where services keep their fences and what they do; SQLite syncs every commit."""
 PLENTY = 1 << 40
 """Of what is on the shelves and in the accounts: nothing runs out."""
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 NOTICED_S = 10.0
-READY_S = 60.0
-"""Sixty-four processes take their time to start."""
+READY_S = 120.0
+"""Sixty-four processes take their time to start, and so does a log of ten million sagas."""
 SLOTS = 65_536
 DAY_S = 24 * 3_600
 """A deadline that no measurement reaches."""
@@ -112,7 +112,7 @@ async def running(
                 start_service(plant.fleet, plant.endpoint, service, effects=effects)
             else:
                 start_in_memory(plant.fleet, plant.endpoint, service, modules.get(service, SHOP))
-        await ready(plant.client, plant.fleet)
+        await ready(plant.client, plant.fleet, READY_S)
         yield plant
 
 

@@ -145,6 +145,10 @@ impl Broker {
         if self.waiting.is_awaited((self.state.shard, sequence)) || self.waiting.across.is_watched(sequence) {
             return None;
         }
+        // What is not in the log would be lost: a step would never hear who is out of its way (seed 42725).
+        if self.state.tokens_of(saga).any(|token| self.queues.is_told(token)) {
+            return None;
+        }
         let waits = self.state.waits(saga, owner)?;
         let rounds = if waits.arrivals == Arrivals::Leased { ROUNDS_LEASED } else { ROUNDS };
         (found.rounds > rounds).then_some(waits)

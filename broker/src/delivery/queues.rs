@@ -162,6 +162,11 @@ impl Queues {
         self.stir(service);
     }
 
+    /// Whether its RUN is due with something that it is told, which is nowhere else.
+    pub fn is_told(&self, token: TokenRef) -> bool {
+        !self.with_run.is_empty() && self.with_run.contains_key(&token)
+    }
+
     /// The arrivals that a session gives back, and those that are pending beside them, are due one behind the other.
     /// What is leased beside them is on its way, and left alone.
     pub fn gather(&mut self, state: &mut State, given_back: &[TokenRef], beside: &[TokenRef]) {

@@ -116,13 +116,13 @@ def _names(role: str, count: int) -> list[str]:
     return [role] if count == 1 else [f"{role}-{number}" for number in range(1, count + 1)]
 
 
-async def ready(client: Client, fleet: Fleet) -> None:
+async def ready(client: Client, fleet: Fleet, within_s: float = START_S) -> None:
     """Wait until every process has its session with the broker. Raises `DemoFailed` if one does not come."""
     roles = [role_of(name) for name in fleet.names()]
     brokers = roles.count("broker")
     # A coordinator has a session with its broker, this client and a service with each.
     expected = sum(1 if role in ("broker", "coordinator") else brokers for role in roles)
-    give_up_s = time.monotonic() + START_S
+    give_up_s = time.monotonic() + within_s
     while (await client.stats())["sessions"] < expected:
         for name, status, tail in fleet.died():
             raise DemoFailed(
@@ -130,6 +130,6 @@ async def ready(client: Client, fleet: Fleet) -> None:
             )
         if time.monotonic() > give_up_s:
             raise DemoFailed(
-                f"not all processes are ready after {START_S:.0f} s", hint=f"their logs are in {fleet.folder / 'logs'}"
+                f"not all processes are ready after {within_s:.0f} s", hint=f"their logs are in {fleet.folder / 'logs'}"
             )
         await asyncio.sleep(0.02)

@@ -143,8 +143,11 @@ impl Broker {
             waiter.freed_lsn = self.lsn();
         }
         self.waiting.remove(token);
-        if let Some(other) = self.waiting.evict() {
-            self.come_again(other, time_ms);
+        if self.waiting.is_full() {
+            match self.waiting.evict() {
+                Some(other) => self.come_again(other, time_ms),
+                None => return self.come_again(token, time_ms),
+            }
         }
         self.waiting.insert(token, waiter);
         if is_free && has_ended {

@@ -55,6 +55,11 @@ impl Waiter {
         self.edges.iter().filter(|edge| !edge.is_dead)
     }
 
+    /// Whether it is to be woken as soon as that is durable.
+    fn is_due(&self) -> bool {
+        self.edges.is_empty() || (self.mode == HoldMode::Counted && !self.freed.is_empty())
+    }
+
     pub fn free(&mut self, holder: Holder) {
         let freed = Freed { saga: holder.saga, attempt: holder.attempt.into() };
         if self.freed.len() < FREED_MAX && !self.freed.contains(&freed) {
@@ -137,12 +142,15 @@ impl Waiting {
     }
 
     /// Where there is no room for one more: the one that waits longest, which comes again after a while, so that
-    /// sooner or later those of a cycle are here together.
+    /// sooner or later those of a cycle are here together. Who is about to be woken stays: else what it is to be told
+    /// would be lost, each time. None: all of them are about to be.
     pub fn evict(&mut self) -> Option<TokenRef> {
-        while self.is_full() {
+        for _ in 0..self.order.len() {
             let first = self.order.pop_front()?;
-            if self.remove(first).is_some() {
-                return Some(first);
+            match self.waiters.get(&first) {
+                None => {}
+                Some(waiter) if waiter.is_due() => self.order.push_back(first),
+                Some(_) => return self.remove(first).map(|_| first),
             }
         }
         None
