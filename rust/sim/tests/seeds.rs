@@ -35,7 +35,7 @@ fn many_seeds_hold_and_reach_what_matters() {
     assert!(missing.is_empty(), "{missing:?} were never reached");
 }
 
-/// Each has found something: a key that is a new saga's, a woken step that was parked, late calls of sagas that are over.
+/// Each has found something: a key that is a new saga's, a woken step that was parked, late calls of ended sagas.
 #[test]
 fn seeds_that_failed_once_hold() {
     for seed in [912, 42_725, 43_610, 45_363] {
