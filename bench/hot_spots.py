@@ -21,13 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sagacore.demo.fleet import Fleet
-from sagacore.demo.plant import role_of
 
 from .figures import Figures
 from .load import IN_FLIGHT, Load
 from .plant import Durability, OrderBook, Visibility, running
 from .tables import table
-from .usage import ROLES
+from .usage import ROLES, counted_as
 
 HZ = 1_999
 """No divisor of anything that the processes do by the clock."""
@@ -112,11 +111,7 @@ async def hot_spots(
 
 def roles_of(fleet: Fleet) -> dict[int, str]:
     """The role of each process that is sampled; this one, the client, too."""
-    roles = {os.getpid(): "client"}
-    for name in fleet.names():
-        role = role_of(name)
-        roles[fleet.pid(name)] = role if role in ROLES else "services"
-    return roles
+    return {os.getpid(): "client", **{fleet.pid(name): counted_as(name) for name in fleet.names()}}
 
 
 @contextlib.contextmanager

@@ -22,9 +22,14 @@ class CpuMeter:
         used_s = dict.fromkeys(ROLES, 0.0)
         used_s["client"] = time.process_time() - self._client_s
         for name, before_s in self._before_s.items():
-            role = role_of(name)
-            used_s[role if role in ROLES else "services"] += cpu_s(self._fleet.pid(name)) - before_s
+            used_s[counted_as(name)] += cpu_s(self._fleet.pid(name)) - before_s
         return {role: round(used * 1e6 / sagas, 2) for role, used in used_s.items()}
+
+
+def counted_as(name: str) -> str:
+    """The role of `ROLES` that a process of the fleet counts for."""
+    role = role_of(name)
+    return role if role in ROLES else "services"
 
 
 def cpu_s(pid: int) -> float:
