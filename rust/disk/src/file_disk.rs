@@ -20,6 +20,9 @@ const NETWORK: [(u64, &str); 6] = [
     (0x00c3_6400, "Ceph"),
 ];
 
+/// How a directory is opened: to list it, and to sync its entries.
+const TO_LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 /// The log's directory, locked against other writers as long as a clone of this lives.
 #[derive(Clone, Debug)]
 pub struct FileDisk(Arc<Directory>);
@@ -60,8 +63,7 @@ impl FileDisk {
     }
 
     fn open_as(path: &Path, access: OFlags) -> Result<Self, LogError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let file = fs::open(path, flags, Mode::empty()).map_err(|error| failed("open", path, error))?;
+        let file = fs::open(path, TO_LIST, Mode::empty()).map_err(|error| failed("open", path, error))?;
         Ok(Self(Arc::new(Directory { path: path.to_owned(), file, access })))
     }
 
@@ -97,8 +99,7 @@ fn create(path: &Path) -> Result<(), LogError> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(failed("create", path, error)),
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let holder = fs::open(parent, flags, Mode::empty()).map_err(|error| failed("open", parent, error))?;
+    let holder = fs::open(parent, TO_LIST, Mode::empty()).map_err(|error| failed("open", parent, error))?;
     fs::fsync(&holder).map_err(|error| failed("sync", parent, error))
 }
 
@@ -118,8 +119,7 @@ impl Disk for FileDisk {
     type File = OwnedFd;
 
     fn names(&self) -> Result<Vec<String>, DiskError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listed = descriptors::open(|| fs::openat(&self.0.file, ".", flags, Mode::empty())).map_err(disk_error)?;
+        let listed = descriptors::open(|| fs::openat(&self.0.file, ".", TO_LIST, Mode::empty())).map_err(disk_error)?;
         let mut names = Vec::new();
         for entry in fs::Dir::new(listed).map_err(disk_error)? {
             // Names that are not text are none of ours.
