@@ -61,10 +61,15 @@ const PAGE: u64 = 256;
 impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
     pub fn log_has(&mut self, first_lsns: &[u64], segment_bytes: u64) {
-        // More would be copied less often, and take longer to be read at a start.
+        let copied_bytes = self.state.copied_bytes();
         // A sweep that found no room would be the end of the log.
-        let has_room = self.room.is_none_or(|room| room.free_bytes >= self.state.copied_bytes() + segment_bytes);
-        let kept = SEGMENTS_KEPT + self.state.copied_bytes() / segment_bytes.max(1);
+        let has_room = self.room.is_none_or(|room| room.free_bytes >= copied_bytes + segment_bytes);
+        // So a sweep copies no more than was recorded since the last one, however much there is that only waits. To wait
+        // longer would be cheaper still, and a start would have more to read. What new sagas need goes before.
+        let has_plenty =
+            self.room.is_none_or(|room| room.free_bytes >= self.needed_bytes(segment_bytes) + copied_bytes);
+        let spare_bytes = if has_plenty { copied_bytes } else { 0 };
+        let kept = SEGMENTS_KEPT + (copied_bytes + spare_bytes) / segment_bytes.max(1);
         let is_busy = self.compaction.job.is_some() || self.compaction.finished.is_some();
         if is_busy || !has_room || first_lsns.len() as u64 <= kept {
             return;

@@ -128,9 +128,6 @@ pub struct Broker {
     deadlines: Vec<Fifo<SagaRef>>,
     /// Sagas that turned round or passed their pivot: by sequence, and which attempt of them.
     turned: Fifo<(u64, u32)>,
-    /// Listed as stuck, by sequence, and perhaps resolved or ended since; swept when it has this length.
-    stuck: Vec<u64>,
-    sweep_stuck_at: usize,
     /// Sessions whose transactions were judged since the last flush.
     judged: Vec<SessionRef>,
     watermarks: Watermarks,
@@ -179,8 +176,6 @@ impl Broker {
             ticked_ms: 0,
             deadlines: Vec::new(),
             turned: Fifo::default(),
-            stuck: Vec::new(),
-            sweep_stuck_at: 1024,
             judged: Vec::new(),
             watermarks: Watermarks::new(config.watermarks),
             waiting: Waiting::new(config.waiters),
@@ -271,9 +266,10 @@ impl Broker {
             self.refuse(session, transaction, refusal, reason, time_ms);
         }
         let Some(found) = self.queues.sessions.get_mut(session) else { return };
-        if transaction.number == 0 {
-            return;
+        if found.suspect.is_some() {
+            self.queues.answered(&self.state, session);
         }
+        let Some(found) = self.queues.sessions.get_mut(session).filter(|_| transaction.number > 0) else { return };
         // One that was confirmed and comes again has a sender who has not heard it: it is told again.
         if found.judged == found.confirmed {
             self.judged.push(session);

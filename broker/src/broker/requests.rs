@@ -176,7 +176,7 @@ impl Broker {
 
     fn status_of(&self, saga: SagaRef) -> StatusCode {
         let found = &self.state.sagas[saga];
-        if found.stuck {
+        if self.state.is_stuck(found.id.sequence.get()) {
             StatusCode::Stuck
         } else if found.phase == Phase::Undoing {
             StatusCode::Compensating
@@ -277,8 +277,8 @@ impl Broker {
     }
 
     fn note_resolved(&mut self, saga: SagaRef, time_ms: u64) {
-        self.unlist(saga);
-        if self.state.sagas.contains_key(saga) {
+        if let Some(found) = self.state.sagas.get(saga) {
+            self.state.unlist(found.id.sequence.get());
             self.watch(saga, time_ms);
         }
     }
@@ -339,7 +339,7 @@ impl Broker {
     /// The sagas that are listed as stuck: a MessagePack array of [id, plan, phase, steps, their set]; as many as fit.
     fn list_stuck(&mut self) -> Vec<u8> {
         let (mut listed, mut items) = (0, Vec::new());
-        let stuck: Vec<u64> = self.stuck().take(STUCK_LISTED_MAX).collect();
+        let stuck: Vec<u64> = self.state.stuck().take(STUCK_LISTED_MAX).collect();
         for sequence in stuck {
             let Some(saga) = self.recall(sequence) else { break };
             let out = &mut items;
@@ -367,7 +367,6 @@ impl Broker {
     /// Counters: a MessagePack map of text to number, and under "coordinators" what each said of itself.
     fn stats(&self) -> Vec<u8> {
         let (counters, state) = (&self.state.counters, &self.state);
-        let stuck = self.stuck().count() as u64;
         let deadlocks = &self.waiting.deadlocks;
         let messages = counters.run + counters.done + counters.revoked + counters.undo + counters.undone;
         let numbers = [
@@ -387,7 +386,7 @@ impl Broker {
             ("running", state.running() as u64),
             ("parked", state.parked() as u64),
             ("pending", state.pending_tokens() as u64),
-            ("stuck", stuck),
+            ("stuck", state.stuck_count() as u64),
             ("remembered", state.outcomes.len() as u64),
             ("plans", state.plans.len() as u64),
             ("sessions", self.queues.sessions.len() as u64),

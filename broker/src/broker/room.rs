@@ -30,14 +30,17 @@ impl Broker {
         self.is_behind = is_behind;
     }
 
-    /// Why there is no room for one more saga, if so: beside it there must be room for all that the running ones may
-    /// still need (rule 10), a sweep that copies what is live among it.
+    /// What the disk must have room for: all that the running sagas may still need (rule 10), and a sweep that copies
+    /// what is live.
+    pub(super) fn needed_bytes(&self, segment_bytes: u64) -> u64 {
+        let recorded_bytes = self.recorded_bytes + self.batch.len() as u64;
+        self.state.reserved_bytes + self.state.copied_bytes() + 3 * segment_bytes + recorded_bytes
+    }
+
+    /// Why there is no room for one more saga, if so: beside it there must be room for what is needed.
     pub(super) fn full(&self) -> Option<&'static str> {
-        let enough = |room: Room| {
-            let needed = self.state.reserved_bytes + self.state.copied_bytes() + 3 * room.segment_bytes;
-            room.free_bytes >= needed + self.recorded_bytes + self.batch.len() as u64
-                || is_broken(Mutation::RoomIgnored)
-        };
+        let enough =
+            |room: Room| room.free_bytes >= self.needed_bytes(room.segment_bytes) || is_broken(Mutation::RoomIgnored);
         if self.state.running() >= SAGAS_MAX || self.state.body_bytes >= BODY_BYTES_MAX {
             Some("the broker is full: no new saga now, so many are running")
         } else if !self.room.is_none_or(enough) {

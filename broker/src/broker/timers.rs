@@ -67,28 +67,8 @@ impl Broker {
 
     /// A notice, not a state: the saga goes on, and an operator should look.
     pub(super) fn list_as_stuck(&mut self, sequence: u64) {
-        if is_broken(Mutation::StuckNeverListed) || !self.state.set_stuck(sequence) {
-            return;
+        if !is_broken(Mutation::StuckNeverListed) {
+            self.state.list_as_stuck(sequence);
         }
-        if self.stuck.len() >= self.sweep_stuck_at {
-            let state = &self.state;
-            self.stuck.retain(|&sequence| state.is_stuck(sequence));
-            self.sweep_stuck_at = 1024.max(2 * self.stuck.len());
-        }
-        self.stuck.push(sequence);
-    }
-
-    /// It is stuck no more: somebody did something about it, or it began again.
-    pub(super) fn unlist(&mut self, saga: SagaRef) {
-        if let Some(found) = self.state.sagas.get_mut(saga) {
-            found.stuck = false;
-            let sequence = found.id.sequence.get();
-            self.stuck.retain(|&other| other != sequence);
-        }
-    }
-
-    /// The sagas that are stuck, by sequence.
-    pub(super) fn stuck(&self) -> impl Iterator<Item = u64> + '_ {
-        self.stuck.iter().copied().filter(|&sequence| self.state.is_stuck(sequence))
     }
 }

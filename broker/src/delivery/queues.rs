@@ -3,6 +3,10 @@
 //! A token is `Held` until it is durable, then `Ready` in a queue, then `Leased` to a session until it is consumed. A
 //! lease ends with the session, with its time, or when the session says so; the token is then due again, at once the
 //! first time and with growing delay from then on. UNDO comes before RUN in every queue.
+//!
+//! A message that kills whoever gets it takes down all that was delivered with it. So one that was delivered some times
+//! without an answer is a suspect, and a server has one suspect at a time: those that only stood beside it are answered
+//! long before their limit.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -12,7 +16,7 @@ use hashbrown::HashMap;
 use slotmap::SecondaryMap;
 use zerocopy::IntoBytes as _;
 
-use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS};
+use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS, SUSPECT_AFTER};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Flags, Freed, Header, Kind, Role, Section, Sections};
 
@@ -35,6 +39,7 @@ const TRIM_AT_LEAST: usize = 4_096;
 struct ServiceQueue {
     undo: VecDeque<TokenRef>,
     run: VecDeque<TokenRef>,
+    suspects: VecDeque<TokenRef>,
     servers: Vec<SessionRef>,
     /// Whose turn it is.
     next: usize,
@@ -43,19 +48,23 @@ struct ServiceQueue {
 impl ServiceQueue {
     /// The place of a server that has credit: the next in turn, or, for what was not answered, the next but so many.
     /// Without that two messages may each find, time after time, the one server that does not answer them.
-    fn server(&self, sessions: &Sessions, unanswered: usize) -> Option<usize> {
+    fn server(&self, unanswered: usize, is_free: impl Fn(SessionRef) -> bool) -> Option<usize> {
         let count = self.servers.len();
         let mut turns = (0..count).map(|turn| (self.next + unanswered + turn) % count);
-        turns.find(|&index| sessions.get(self.servers[index]).is_some_and(|session| session.has_credit()))
+        turns.find(|&index| is_free(self.servers[index]))
     }
 
     /// The first message goes to this server. Only what goes to it for the first time takes its turn.
     fn take(&mut self, index: usize, unanswered: usize) {
-        if self.undo.pop_front().is_none() {
-            self.run.pop_front();
-        }
+        self.pop();
         if unanswered == 0 {
             self.next = index + 1;
+        }
+    }
+
+    fn pop(&mut self) {
+        if self.undo.pop_front().is_none() {
+            self.run.pop_front();
         }
     }
 }
@@ -125,7 +134,7 @@ impl Queues {
     pub fn trim(&mut self, state: &State) {
         let most = 2 * state.tokens.len() + TRIM_AT_LEAST;
         for service in &mut self.services {
-            for queue in [&mut service.undo, &mut service.run] {
+            for queue in [&mut service.undo, &mut service.run, &mut service.suspects] {
                 if queue.len() > most {
                     queue.retain(|&token| is_ready(state, token));
                     queue.shrink_to(2 * queue.len());
@@ -368,20 +377,65 @@ impl Queues {
     }
 
     fn dispatch_service(&mut self, state: &mut State, service: usize, now_ms: u64) {
+        self.dispatch_suspects(state, service, now_ms);
+        let mut has_found_suspects = false;
         loop {
             let queue = &mut self.services[service];
-            let first = if queue.undo.is_empty() { &mut queue.run } else { &mut queue.undo };
-            let Some(&token) = first.front() else { return };
+            let Some(&token) = queue.undo.front().or_else(|| queue.run.front()) else { break };
             if !is_ready(state, token) {
-                first.pop_front();
+                queue.pop();
                 self.with_run.remove(&token);
                 continue;
             }
-            let unanswered = usize::from(state.tokens[token].unanswered);
-            let Some(index) = queue.server(&self.sessions, unanswered) else { return };
+            let unanswered = state.tokens[token].unanswered;
+            if u32::from(unanswered) >= SUSPECT_AFTER && !is_broken(Mutation::SuspectsTogether) {
+                queue.pop();
+                queue.suspects.push_back(token);
+                has_found_suspects = true;
+                continue;
+            }
+            let (sessions, unanswered) = (&self.sessions, usize::from(unanswered));
+            let has_credit = |server| sessions.get(server).is_some_and(Session::has_credit);
+            let Some(index) = queue.server(unanswered, has_credit) else { break };
             queue.take(index, unanswered);
             let server = queue.servers[index];
             self.deliver(state, token, server, now_ms);
+        }
+        if has_found_suspects {
+            self.dispatch_suspects(state, service, now_ms);
+        }
+    }
+
+    /// Each goes to a server that has no other suspect.
+    fn dispatch_suspects(&mut self, state: &mut State, service: usize, now_ms: u64) {
+        loop {
+            let queue = &mut self.services[service];
+            let Some(&token) = queue.suspects.front() else { return };
+            if !is_ready(state, token) {
+                queue.suspects.pop_front();
+                self.with_run.remove(&token);
+                continue;
+            }
+            let sessions = &self.sessions;
+            let is_free = |server| {
+                let session = sessions.get(server).filter(|session| session.has_credit());
+                session.is_some_and(|session| !session.suspect.is_some_and(|token| is_leased(state, token, server)))
+            };
+            let Some(index) = queue.server(state.tokens[token].unanswered.into(), is_free) else { return };
+            queue.suspects.pop_front();
+            let server = queue.servers[index];
+            if let Some(session) = self.sessions.get_mut(server) {
+                session.suspect = Some(token);
+            }
+            self.deliver(state, token, server, now_ms);
+        }
+    }
+
+    /// A session answered: if that was its suspect, it may have the next one.
+    pub fn answered(&mut self, state: &State, session: SessionRef) {
+        let Some(found) = self.sessions.get_mut(session) else { return };
+        if found.suspect.take_if(|token| !is_leased(state, *token, session)).is_some() {
+            self.credited(session);
         }
     }
 

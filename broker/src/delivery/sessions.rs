@@ -36,6 +36,8 @@ pub struct Session {
     pub heard_ms: u64,
     /// Leases in the order in which they end.
     pub leases: Fifo<TokenRef>,
+    /// The last message that was delivered to it alone of its like.
+    pub suspect: Option<TokenRef>,
     /// Plans, by index, whose definition it has.
     plans: Vec<u64>,
     /// What it last said of itself: a MessagePack map.
@@ -176,6 +178,7 @@ impl Sessions {
             to_confirm: 0,
             heard_ms: opening.now_ms,
             leases: Fifo::default(),
+            suspect: None,
             plans: Vec::new(),
             report: Vec::new(),
             outgoing: Outgoing::default(),

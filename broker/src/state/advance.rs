@@ -48,7 +48,6 @@ impl State {
             phase: Phase::Forward,
             pivoted: false,
             wide: false,
-            stuck: false,
             excepted: false,
             victim: false,
             age: sequence,
@@ -159,6 +158,7 @@ impl State {
             oldest_lsn: saga.oldest_lsn,
             body,
         });
+        self.unlist(sequence);
         out.ended = Some((sequence, saga.attached));
     }
 

@@ -13,9 +13,11 @@ mod outcomes;
 mod parked;
 mod plans;
 mod restart;
+mod sequences;
 mod slab;
 mod snapshot;
 mod splice;
+mod stuck;
 
 use siphasher::sip128::SipHasher24;
 use slotmap::{Key as _, new_key_type};
@@ -26,6 +28,7 @@ use sagacore_core::wire::{Header, Key, Kind, SagaId};
 use by_sequence::BySequence;
 use keys::Keys;
 use parked::Parked;
+use sequences::Sequences;
 use slab::Slab;
 
 pub use abort::{Abort, CAUSE_BYTES_MAX, cause_code, encode_cause};
@@ -81,9 +84,7 @@ pub struct Saga {
     pub phase: Phase,
     pub pivoted: bool,
     pub wide: bool,
-    /// Listed as stuck: a notice, not a state of the protocol.
-    pub stuck: bool,
-    /// No watermark waits for it: it was stuck once, and may be still.
+    /// No watermark waits for it: it was listed as stuck once, and may be still.
     pub excepted: bool,
     /// It was aborted because it lost a deadlock: when all is undone it begins again.
     pub victim: bool,
@@ -206,6 +207,7 @@ pub struct State {
     by_sequence: BySequence<SagaRef>,
     keys: Keys,
     pub parked: Parked,
+    stuck: Sequences,
     pub outcomes: Outcomes,
     pub next_sequence: u64,
     pub counters: Counters,
@@ -233,6 +235,7 @@ impl State {
             by_sequence: BySequence::default(),
             keys,
             parked: Parked::default(),
+            stuck: Sequences::default(),
             outcomes: Outcomes::new(window),
             next_sequence: 1,
             counters: Counters::default(),

@@ -64,7 +64,7 @@ impl State {
         found.attempt += 1;
         found.begun_lsn = at.lsn;
         found.phase = Phase::Forward;
-        (found.victim, found.stuck) = (false, false);
+        found.victim = false;
         let (of, roots) = (found.id, self.plan_of(saga).plan.forward.roots);
         for step in super::steps(roots) {
             let mut header = Header::new(Kind::Run);

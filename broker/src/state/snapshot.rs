@@ -132,7 +132,6 @@ impl SagaCopy {
             phase: if flags & 1 != 0 { Phase::Undoing } else { Phase::Forward },
             pivoted: flags & 2 != 0,
             wide: flags & 4 != 0,
-            stuck: false,
             excepted: flags & 8 != 0,
             victim: flags & 16 != 0,
             age: self.age.get(),
@@ -376,6 +375,7 @@ impl State {
         self.remove_all_tokens(saga);
         if let Some(gone) = self.sagas.remove(saga) {
             self.by_sequence.remove(gone.id.sequence.get());
+            self.unlist(gone.id.sequence.get());
             self.forget_deadline(&gone);
             self.reserved_bytes -= 2 * self.plans.get(gone.plan).plan.token_bytes_max as u64;
         }

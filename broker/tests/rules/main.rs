@@ -12,6 +12,7 @@ mod follow;
 mod parked;
 mod peers;
 mod shards;
+mod suspects;
 mod waiting;
 mod watermarks;
 

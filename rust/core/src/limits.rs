@@ -52,6 +52,8 @@ pub const SUBSCRIBE_AGAIN_MS: u64 = 250;
 pub const LEASE_QUEUE_MS: u64 = 10_000;
 /// Deliveries of one forward message before its saga is aborted; of any other, before it is listed as stuck.
 pub const DELIVERIES_MAX: u32 = 20;
+/// Deliveries of one message without an answer after which a server gets it beside no other such message.
+pub const SUSPECT_AFTER: u32 = 3;
 /// A redelivery waits, doubling from the first to the last of these.
 pub const BACKOFF_FIRST_MS: u64 = 20;
 pub const BACKOFF_LAST_MS: u64 = 5_000;
@@ -191,6 +193,7 @@ const _: () = {
     );
     assert!(PARKED_TOKENS_MAX <= u8::MAX as usize, "a stub counts them in a byte");
     assert!(DELIVERIES_MAX <= u8::MAX as u32, "a stub counts them in a byte");
+    assert!(SUSPECT_AFTER * 2 <= DELIVERIES_MAX, "who stands beside a message that kills is found innocent in time");
     assert!(PLANS_MAX <= u16::MAX as usize, "a stub names its plan in two bytes");
     assert!(DEADLINE_GRAIN_MS < HEARTBEAT_MS, "a deadline is not noticed late");
     assert!(PARK_ROUND_MS >= HEARTBEAT_MS * HEARTBEATS_MISSED_MAX, "what a dead peer had moves before it is parked");

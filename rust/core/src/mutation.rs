@@ -86,6 +86,8 @@ mutations! {
     DeadlineNeverExpires,
     StuckNeverListed,
     DeliveryLimitIgnored,
+    /// What stood beside a message that kills is delivered with it again, up to its limit.
+    SuspectsTogether,
     LeaseNeverEnds,
     /// A peer that says nothing keeps what it was given.
     SilenceTolerated,

@@ -2,6 +2,7 @@
 //! faults are off in some seeds: a system that is disturbed in every way at once hides what one way alone would show.
 
 use sagacore_broker::{ParkingBounds, WatermarkBounds};
+use sagacore_core::limits::{BACKOFF_LAST_MS, DELIVERIES_MAX};
 
 use crate::contention::Contention;
 use crate::plans::Definition;
@@ -191,9 +192,26 @@ pub struct Options {
 }
 
 /// After the last fault everything must have ended within this time.
-pub const HEALING_MS: u64 = 240_000;
+const HEALING_MS: u64 = 240_000;
+/// A message that kills whoever gets it is given up within this time, restarts included.
+const POISON_MS: u64 = DELIVERIES_MAX as u64 * (BACKOFF_LAST_MS + 1_000);
 
 impl Options {
+    /// How long everything may take to end after the last fault. Poisoned sagas may wait for each other's holds, and none
+    /// of their class begins while one of them holds up its watermark.
+    pub fn healing_ms(&self) -> u64 {
+        let sagas = self.sagas as u64;
+        let poisoned = (1..=sagas).filter(|&sequence| self.poisoned_step(sequence).is_some()).count() as u64;
+        let rounds = if poisoned == 0 { 0 } else { poisoned + sagas.div_ceil(self.watermarks.span) };
+        HEALING_MS.max(rounds * POISON_MS)
+    }
+
+    /// The step of a saga that crashes whoever acts on it, if there is one: always the same one of the same saga.
+    pub fn poisoned_step(&self, sequence: u64) -> Option<u64> {
+        let mut random = Random::new(self.seed ^ sequence << 20, "poison");
+        random.chance(self.behaviour.poison).then(|| random.below(4))
+    }
+
     /// What a seed chooses.
     pub fn of(seed: u64) -> Self {
         let mut random = Random::new(seed, "options");

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sagacore_core::wire::CauseCode;
 
-use crate::checks::{Checks, Violation};
+use crate::checks::{Checks, SagaHistory, Violation};
 use crate::env::{Env, Streams};
 use crate::hosts::{BrokerHost, ClientHost, Core, PeerHost, ServiceHost, Stores, late_call, new_coordinator};
 use crate::model::Model;
 use crate::network::Network;
-use crate::options::{Fault, HEALING_MS, Options};
+use crate::options::{Fault, Options};
 use crate::random::Random;
 use crate::schedule::{Event, Schedule};
 use crate::situations::Situations;
@@ -115,12 +115,13 @@ impl World {
     }
 
     fn go_on(&mut self) {
-        let end_us = (self.env.options.chaos_ms + HEALING_MS) * 1_000 + self.env.options.long_pause_us;
+        let healing_ms = self.env.options.healing_ms();
+        let end_us = (self.env.options.chaos_ms + healing_ms) * 1_000 + self.env.options.long_pause_us;
         while self.env.checks.violations.is_empty() {
             let Some((at_us, event)) = self.env.schedule.pop() else { break };
             if at_us > end_us {
                 let text = self.describe_left();
-                self.env.violate("I18", format!("{HEALING_MS} ms after the last fault: {text}"));
+                self.env.violate("I18", format!("{healing_ms} ms after the last fault: {text}"));
                 return;
             }
             if self.env.schedule.count() > EVENTS_MAX {
@@ -257,6 +258,7 @@ impl World {
         if self.env.checks.violations.is_empty() {
             self.broker.check_replay(&mut self.env);
             self.check_messages();
+            self.check_innocents();
             self.check_books();
             self.check_bytes();
         }
@@ -292,6 +294,19 @@ impl World {
         let counted = self.broker.counted_bytes();
         if counted != (0, 0) {
             self.env.violate("I10", format!("nothing runs, and {counted:?} bytes of messages and room are counted"));
+        }
+    }
+
+    /// Where nothing fails but what kills services, no saga is aborted for what another one does.
+    fn check_innocents(&mut self) {
+        let (options, sagas) = (&self.env.options, &self.env.checks.history.sagas);
+        if options.behaviour.poison == 0 {
+            return;
+        }
+        let is_given_up = |saga: &SagaHistory| saga.cause == Some(CauseCode::DeliveryLimit);
+        let mut given_up = sagas.iter().filter(|(_, saga)| is_given_up(saga)).map(|(&key, _)| key);
+        if let Some(key) = given_up.find(|&(sequence, _)| options.poisoned_step(sequence).is_none()) {
+            self.env.violate("rule 5", format!("{key:?} kills nobody, and was given up beside one that does"));
         }
     }
 

@@ -125,7 +125,10 @@ impl Broker {
             Holder { saga: other.id, attempt: other.attempt, place: WHOLE_SAGA }
         });
         let lost_to: Vec<Holder> = lost_to.collect();
-        let hops = cycle.iter().take(CYCLE_TOLD_MAX).map(|&link| self.hop(link)).collect();
+        // Who closed it comes first, and who gave way is always told.
+        let first = if cycle.len() > CYCLE_TOLD_MAX { at } else { 0 };
+        let told = cycle[first..].iter().chain(&cycle[..first]).take(CYCLE_TOLD_MAX);
+        let hops = told.map(|&link| self.hop(link)).collect();
         let id = self.state.sagas[saga].id;
         let wait = self.waiting.get(token).map_or(0, |waiter| waiter.number);
         let number = self.waiting.deadlocks.add(time_ms, id, wait, false, hops);

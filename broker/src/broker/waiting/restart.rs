@@ -31,9 +31,7 @@ impl Broker {
         }
         transaction.publish(header);
         transaction.finish();
-        if self.state.sagas[saga].stuck {
-            self.unlist(saga);
-        }
+        self.state.unlist(self.state.sagas[saga].id.sequence.get());
         let at = self.at(time_ms);
         self.state.restart(saga, &self.consumed, at, &mut self.applied);
     }

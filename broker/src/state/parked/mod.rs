@@ -3,7 +3,6 @@
 //! back when its queue reaches it, or when somebody names it, and is then as it was.
 
 mod copies;
-mod sequences;
 mod stubs;
 
 use std::collections::VecDeque;
@@ -16,10 +15,10 @@ use sagacore_core::limits::{COPIES_CACHED, DEADLINE_GRAIN_MS, PARKED_BYTES_MAX, 
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::Kind;
 
+use super::sequences::Sequences;
 use super::{At, CopyPlace, Place, Saga, SagaRef, SessionRef, State, Timer, Token, TokenRef};
 use crate::log::ReadBack;
-use sequences::Sequences;
-use stubs::{AGAIN, EXCEPTED, EXPIRED, STUCK, Stub, Stubs, TIMED, TURNED, WIDE};
+use stubs::{AGAIN, EXCEPTED, EXPIRED, Stub, Stubs, TIMED, TURNED, WIDE};
 
 /// Where the arrivals of a parked saga are: the tokens that are for a coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,13 +102,13 @@ impl Parked {
     /// The first of them, at most so many.
     pub fn awaited(&self, service: usize, kind: Kind, count: usize, out: &mut Vec<u64>) {
         if let Some(kinds) = self.waiting.get(service) {
-            kinds[usize::from(kind == Kind::Run)].first_of_all(count, out);
+            out.extend(kinds[usize::from(kind == Kind::Run)].iter().take(count));
         }
     }
 
     /// The first ones whose arrivals are due, at most so many.
     pub fn due(&self, count: usize, out: &mut Vec<u64>) {
-        self.due.first_of_all(count, out);
+        out.extend(self.due.iter().take(count));
     }
 
     /// Slices may have moved: arrivals that a coordinator had are due.
@@ -233,25 +232,6 @@ impl State {
         }
     }
 
-    /// Whether a running saga is listed as stuck.
-    pub fn is_stuck(&self, sequence: u64) -> bool {
-        match self.saga_by_sequence(sequence) {
-            Some(saga) => self.sagas[saga].stuck,
-            None => self.stub(sequence).is_some_and(|stub| stub.flags & STUCK != 0),
-        }
-    }
-
-    /// Lists it as stuck; false where it is already.
-    pub fn set_stuck(&mut self, sequence: u64) -> bool {
-        if let Some(saga) = self.saga_by_sequence(sequence) {
-            return !std::mem::replace(&mut self.sagas[saga].stuck, true);
-        }
-        let Some(stub) = self.parked.stubs.get_mut(sequence) else { return false };
-        let was_stuck = stub.flags & STUCK != 0;
-        stub.flags |= STUCK;
-        !was_stuck
-    }
-
     /// Whether no watermark waits for a running saga.
     pub fn is_excepted(&self, sequence: u64) -> bool {
         match self.saga_by_sequence(sequence) {
@@ -359,13 +339,7 @@ impl State {
             }
         }
         let again = found.attempt > 0;
-        let bits = [
-            (found.stuck, STUCK),
-            (found.excepted, EXCEPTED),
-            (found.wide, WIDE),
-            (has_turned, TURNED),
-            (again, AGAIN),
-        ];
+        let bits = [(found.excepted, EXCEPTED), (found.wide, WIDE), (has_turned, TURNED), (again, AGAIN)];
         flags |= bits.into_iter().filter(|&(is_so, _)| is_so).fold(0, |all, (_, bit)| all | bit);
         let (session, correlation) = match found.attached.as_slice() {
             &[(session, correlation)] => (session.data().as_ffi(), correlation),
@@ -451,7 +425,6 @@ impl State {
         }
         let mut saga = copy.saga(plan, stub.lsn.get());
         saga.copy = Some(place);
-        saga.stuck = stub.flags & STUCK != 0;
         saga.excepted = stub.flags & EXCEPTED != 0;
         saga.wide = stub.flags & WIDE != 0;
         saga.timer = match stub.flags & (TIMED | EXPIRED) {

@@ -3,8 +3,8 @@
 //! ```text
 //! offset size field
 //!      0    1 low           the last bits of its sequence; the page has the others
-//!      1    1 flags         1 stuck, 2 excepted, 4 wide, 8 turned, 16 its deadline is kept, 32 it has passed,
-//!                          64 it was a victim, and began again
+//!      1    1 flags         1 excepted, 2 wide, 4 turned, 8 its deadline is kept, 16 it has passed,
+//!                          32 it was a victim, and began again
 //!      2    1 arrivals      none, spilled, leased or due
 //!      3    1 tokens        how many it has
 //!      4    1 deliveries    of each RUN or UNDO
@@ -28,16 +28,15 @@ const PAGE: u64 = 256;
 const GROWTH: usize = 16;
 
 /// Bits of `Stub::flags`.
-pub const STUCK: u8 = 1;
-pub const EXCEPTED: u8 = 2;
-pub const WIDE: u8 = 4;
-pub const TURNED: u8 = 8;
+pub const EXCEPTED: u8 = 1;
+pub const WIDE: u8 = 2;
+pub const TURNED: u8 = 4;
 /// Its deadline is among those of parked sagas.
-pub const TIMED: u8 = 16;
+pub const TIMED: u8 = 8;
 /// Its deadline has passed, and changed nothing.
-pub const EXPIRED: u8 = 32;
+pub const EXPIRED: u8 = 16;
 /// Not its first attempt.
-pub const AGAIN: u8 = 64;
+pub const AGAIN: u8 = 32;
 
 /// See the module's drawing. Unaligned: nothing pads it.
 #[derive(Debug, Clone, Copy)]

@@ -51,7 +51,8 @@ pub struct Worker {
     is_news: bool,
     clock: Clock,
     session: u32,
-    /// With the fence in memory: steps that were undone without a call, and may have left a claim.
+    /// With the fence in memory: steps that were undone without a call, and may have left a claim, and those that
+    /// ended later than their saga.
     let_go: Vec<Holder>,
     /// By shard that it is for, what another broker is to be told.
     carried: Vec<(u16, Vec<u8>)>,
@@ -127,8 +128,11 @@ impl Worker {
         self.clock.now_ms = now_ms;
         let at = self.running.by_ticket(ticket).ok_or(Misuse::Ticket)?;
         match self.running.at(at).doing {
-            // Nobody waits for it, and a row would stay for ever.
-            _ if self.options.memory_fence && self.has_passed(at) => self.stats.passed += 1,
+            // Nobody waits for it, and a row would stay for ever, as would what it took after its saga had ended.
+            _ if self.options.memory_fence && self.has_passed(at) => {
+                self.stats.passed += 1;
+                self.let_go_of(self.running.at(at).key());
+            }
             Doing::Action => self.finish_action(at, verdict, payload)?,
             Doing::Compensation => self.finish_compensation(at, verdict, payload)?,
         }
@@ -157,8 +161,8 @@ impl Worker {
         std::mem::take(&mut self.is_news).then_some(&self.told)
     }
 
-    /// With the fence in memory: steps that were answered as undone without a call since this was asked last. What
-    /// they claim, from when they had to wait, is to be let go of.
+    /// With the fence in memory, since this was asked last: steps that were answered as undone without a call, and those
+    /// that ended later than their saga. What they claim or hold is to be let go of.
     pub fn take_let_go(&mut self) -> Vec<Holder> {
         std::mem::take(&mut self.let_go)
     }
@@ -371,12 +375,15 @@ impl Worker {
                 let plan = &self.plans.get(entry.plan).plan;
                 send::undone(&mut self.peer, plan, &entry.header);
                 if self.stats.blocked > 0 {
-                    let FenceKey { saga, attempt, step } = key;
-                    self.let_go.push(Holder { saga, attempt, place: u16::from(step) });
+                    self.let_go_of(key);
                 }
                 false
             }
         }
+    }
+
+    fn let_go_of(&mut self, FenceKey { saga, attempt, step }: FenceKey) {
+        self.let_go.push(Holder { saga, attempt, place: u16::from(step) });
     }
 
     fn ready(&self, at: u32) -> Ready {

@@ -44,7 +44,7 @@ use crate::trace::Trace;
 
 pub use ahead::Ahead;
 pub use boundary::{Boundary, describe};
-pub use history::{History, skipped};
+pub use history::{History, SagaHistory, skipped};
 pub use holds::Holding;
 pub use ledger::{Ledger, StepKey};
 pub use replay::digest;

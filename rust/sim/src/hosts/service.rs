@@ -171,7 +171,8 @@ impl ServiceHost {
     fn choose(&mut self, env: &mut Env, work: &Work) -> Outcome {
         let behaviour = env.options.behaviour;
         let is_before = work.phase == sagacore_core::worker::Phase::Before;
-        if is_before && !work.undo && is_poisoned(&env.options, work) {
+        let poisoned_step = env.options.poisoned_step(work.saga.sequence.get());
+        if is_before && !work.undo && poisoned_step == Some(u64::from(work.step)) {
             return Outcome::Poison;
         }
         let may_be_stuck = self.may_be_stuck(env);
@@ -274,12 +275,6 @@ impl ServiceHost {
 fn call_half_us(env: &Env, service: usize) -> u64 {
     let options = &env.stores.services[service].options;
     if env.is_healed { options.call_half_us.min(options.timeout_ms * 1_000 / 64) } else { options.call_half_us }
-}
-
-/// Whether a step of an order crashes whoever acts on it: always the same one of the same order.
-fn is_poisoned(options: &Options, work: &Work) -> bool {
-    let mut random = Random::new(options.seed ^ work.saga.sequence.get() << 20, "poison");
-    random.chance(options.behaviour.poison) && u64::from(work.step) == random.below(4)
 }
 
 /// A call that nobody waits for any more reaches the gateway.

@@ -38,7 +38,8 @@ impl Watch {
         self.turned.retain(|&(sequence, _), _| state.is_running(sequence));
         self.waits.look(env, broker);
         for (saga, found) in state.sagas.iter() {
-            self.look_at(env, found, state.may_abort(saga), 1, time_ms);
+            let is_stuck = state.is_stuck(found.id.sequence.get());
+            self.look_at(env, (found, is_stuck), state.may_abort(saga), 1, time_ms);
         }
         if self.looks.is_multiple_of(PARKED_EVERY) {
             self.parked_stuck.clear();
@@ -49,8 +50,10 @@ impl Watch {
                 let is_deciding = tokens
                     .iter()
                     .any(|token| plan.pivot.map(u16::from) == Some(token.position) && token.deliveries > 0);
-                self.look_at(env, &saga, !saga.has_turned() && !is_deciding, PARKED_EVERY as u32, time_ms);
-                if saga.stuck {
+                let is_stuck = broker.state().is_stuck(sequence);
+                let may_abort = !saga.has_turned() && !is_deciding;
+                self.look_at(env, (&saga, is_stuck), may_abort, PARKED_EVERY as u32, time_ms);
+                if is_stuck {
                     self.parked_stuck.push(saga_key(saga.id));
                 }
             }
@@ -59,7 +62,7 @@ impl Watch {
         }
     }
 
-    fn look_at(&mut self, env: &mut Env, found: &Saga, may_abort: bool, looks: u32, time_ms: u64) {
+    fn look_at(&mut self, env: &mut Env, (found, is_stuck): (&Saga, bool), may_abort: bool, looks: u32, time_ms: u64) {
         if may_abort {
             if found.deadline_ms < time_ms {
                 let late = self.late.entry(found.id.sequence.get()).or_default();
@@ -76,15 +79,15 @@ impl Watch {
         }
         let turned = (found.id.sequence.get(), found.attempt);
         let (since_ms, was_stuck) = self.turned.entry(turned).or_insert((time_ms, false));
-        if *was_stuck && !found.stuck {
+        if *was_stuck && !is_stuck {
             env.checks.situations.reach(Situation::StuckResolved);
             *since_ms = time_ms;
         }
-        *was_stuck = found.stuck;
-        if found.stuck {
+        *was_stuck = is_stuck;
+        if is_stuck {
             env.stuck.push(saga_key(found.id));
         }
-        if !found.stuck && *since_ms + env.options.stuck_after_ms + SLACK_MS < time_ms {
+        if !is_stuck && *since_ms + env.options.stuck_after_ms + SLACK_MS < time_ms {
             let text =
                 format!("saga {} turned round {} ms ago and is not listed as stuck", found.id, time_ms - *since_ms);
             env.violate("I13", text);
