@@ -9,16 +9,18 @@ use std::collections::VecDeque;
 use sagacore_core::mutation::{Mutation, is_broken};
 
 use super::{Broker, Record, RecordKind};
-use crate::state::{At, CopyPlace, State};
+use crate::state::{At, CopyPlace, PARKED_PAGE, State};
 
 /// Copies gathered into one record, about, and the share of a segment that they may take at most.
 const COPY_BYTES: usize = 256 * 1024;
 const COPY_SHARE: u64 = 4;
-/// Records of copies for each tick of the host.
+/// Records of copies for each tick of the host in which little is recorded.
 const COPIES_PER_TICK: u32 = 2;
-/// Beside them, bytes of copies for each byte that is recorded: a sweep must be quicker than what it makes room for, or
-/// a log under load grows without end, and is read for as long at the next start.
-const COPIES_PER_BYTE: usize = 2;
+/// Else, bytes of copies for each byte that is recorded. A sweep that copied fewer than it makes room for would let a log
+/// under load grow without end, which is read for as long at the next start; one that copies more holds up what moves.
+const COPIES_PER_BYTE: usize = 1;
+/// The same where the disk has little room.
+const COPIES_PER_SCARCE_BYTE: usize = 2;
 /// Segments that are kept whatever is live.
 const SEGMENTS_KEPT: u64 = 3;
 
@@ -32,12 +34,16 @@ pub(super) struct Compaction {
     allowed: u32,
     /// And bytes of copies that may be made for what was recorded since the sweep began.
     allowed_bytes: usize,
+    /// Recorded since the last tick.
+    recorded_bytes: usize,
 }
 
 #[derive(Default)]
 struct Job {
     /// Copies gathered into one record, about.
     bytes_max: usize,
+    /// Bytes of copies for each that is recorded.
+    copies_per_byte: usize,
     /// The first record of the sweep, once it is made.
     first_lsn: Option<u64>,
     next_plan: u32,
@@ -56,7 +62,7 @@ struct Rest {
 }
 
 /// Sequences of a page.
-const PAGE: u64 = 256;
+const PAGE: u64 = PARKED_PAGE;
 
 impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.
@@ -75,18 +81,21 @@ impl Broker {
             return;
         }
         let bytes_max = COPY_BYTES.min((segment_bytes / COPY_SHARE) as usize);
-        self.compaction.job = Some(Job { bytes_max, ..Job::default() });
+        let copies_per_byte = if has_plenty { COPIES_PER_BYTE } else { COPIES_PER_SCARCE_BYTE };
+        self.compaction.job = Some(Job { bytes_max, copies_per_byte, ..Job::default() });
     }
 
-    /// A tick: a sweep has its share of the disk, and holds up nobody.
+    /// A tick: a sweep has its share of a disk that nobody needs.
     pub(super) fn allow_copies(&mut self) {
-        self.compaction.allowed = COPIES_PER_TICK;
+        let is_quiet = std::mem::take(&mut self.compaction.recorded_bytes) < COPIES_PER_TICK as usize * COPY_BYTES;
+        self.compaction.allowed = if is_quiet { COPIES_PER_TICK } else { 0 };
     }
 
-    /// So many bytes of transactions were recorded.
+    /// So many bytes were recorded, that a later sweep will make room for.
     pub(super) fn allow_copies_for(&mut self, bytes: usize) {
-        if self.compaction.job.is_some() {
-            self.compaction.allowed_bytes += COPIES_PER_BYTE * bytes;
+        self.compaction.recorded_bytes += bytes;
+        if let Some(job) = &self.compaction.job {
+            self.compaction.allowed_bytes += job.copies_per_byte * bytes;
         }
     }
 
@@ -148,7 +157,7 @@ fn pages_of(state: &State) -> Vec<u64> {
     let in_memory = state.sagas.values().map(|saga| saga.id.sequence.get() / PAGE);
     let mut pages: Vec<u64> = in_memory.collect();
     pages.dedup();
-    pages.extend(state.all_parked().map(|parked| parked.sequence / PAGE));
+    pages.extend(state.parked_pages());
     pages.sort_unstable();
     pages.dedup();
     pages

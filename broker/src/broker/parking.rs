@@ -185,6 +185,7 @@ impl Broker {
             }
         }
         self.parking.allowed_bytes = self.parking.allowed_bytes.saturating_sub(bytes_max);
+        self.allow_copies_for(out.len());
         if out.is_empty() { None } else { Some(self.record(RecordKind::Copies, time_ms, out)) }
     }
 

@@ -44,10 +44,16 @@ pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// The largest payload of a frame, if a segment holds that much.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
-/// Freed segments that are kept for use again: about what a sweep frees at once, and what the log needs until the next.
-pub const FREE_SEGMENTS_MAX: usize = 8;
+/// Freed segments that are kept for use again, at least: they need not be filled with zeros, which is half of what it
+/// takes to write.
+const FREE_SEGMENTS_KEPT: usize = 8;
 /// A new segment is filled with zeros in pieces of this size.
 pub const ZERO_BYTES: usize = 1 << 20;
+
+/// How many freed segments are kept beside so many in use: what the log needs until a sweep frees as many again.
+pub(crate) fn free_segments_max(in_use: usize) -> usize {
+    FREE_SEGMENTS_KEPT.max(in_use)
+}
 
 const _: () = {
     assert!(FRAME_BYTES_MAX <= PAYLOAD_BYTES_MAX, "what a peer sends at once fits into a batch");

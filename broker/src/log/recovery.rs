@@ -8,7 +8,7 @@ use super::frame::{Fault, FrameType};
 use super::reader::{Chain, FRAMES_AT, Frame, Reader};
 use super::segment::{FIRST_SEGMENT, Preparation, segment_name, segment_number};
 use super::settle::settle;
-use super::{Config, Entry, FREE_SEGMENTS_MAX, Position, SECTOR_BYTES, SegmentInfo};
+use super::{Config, Entry, Position, SECTOR_BYTES, SegmentInfo, free_segments_max};
 
 /// A log that was read and made ready to be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,7 +80,7 @@ pub fn recover<D: Disk + Clone>(
     let cut = if is_whole { None } else { walk.cut(disk, &beyond)? };
     let has_next = drop_later_segments(disk, config, &numbers, &walk, &beyond)?;
     let segments = drop_released_segments(disk, &walk)?;
-    let free = keep_free_files(disk, config, &names)?;
+    let free = keep_free_files(disk, config, &names, segments.len())?;
     let chain = walk.chain;
     Ok(Recovered {
         next_lsn: chain.last_lsn + 1,
@@ -354,13 +354,18 @@ fn drop_released_segments<D: Disk>(disk: &D, walk: &Walk) -> Result<Vec<SegmentI
 }
 
 /// Keeps as many freed segments as may be used again, and removes other leftovers.
-fn keep_free_files<D: Disk>(disk: &D, config: &Config, names: &[String]) -> Result<Vec<String>, LogError> {
+fn keep_free_files<D: Disk>(
+    disk: &D,
+    config: &Config,
+    names: &[String],
+    in_use: usize,
+) -> Result<Vec<String>, LogError> {
     let mut free = Vec::new();
     let mut names: Vec<&String> =
         names.iter().filter(|name| name.ends_with(".free") || name.ends_with(".tmp")).collect();
     names.sort_unstable();
     for name in names {
-        if name.ends_with(".free") && free.len() < FREE_SEGMENTS_MAX {
+        if name.ends_with(".free") && free.len() < free_segments_max(in_use) {
             let file = disk.open(name).during("open", name)?;
             if disk.length(&file).during("read the length of", name)? == config.segment_bytes {
                 free.push(name.clone());

@@ -11,7 +11,7 @@ use super::frame::{self, FRAME_HEADER_BYTES, FrameHeader, FrameType, Statement};
 use super::read_back::CopyPlaces;
 use super::recovery::Recovered;
 use super::segment::{Preparation, Prepared, SegmentHeader, free_name, segment_name};
-use super::{Config, Durability, FREE_SEGMENTS_MAX, Position, SECTOR_BYTES, SegmentInfo};
+use super::{Config, Durability, Position, SECTOR_BYTES, SegmentInfo, free_segments_max};
 
 /// The one writer of a log. After a failed write or sync it is poisoned: everything else is refused, nothing is tried
 /// again, since the system may have dropped what it could not write.
@@ -419,7 +419,7 @@ impl<D: Disk + Clone> Writer<D> {
     /// a crash leaves no gap.
     fn give_up(&mut self, number: u64, bytes: u64) -> Result<(), LogError> {
         let (name, free) = (segment_name(number), free_name(number));
-        if self.free.len() < FREE_SEGMENTS_MAX && bytes == self.config.segment_bytes {
+        if self.free.len() < free_segments_max(self.segments.len()) && bytes == self.config.segment_bytes {
             self.disk.rename(&name, &free).during("rename", &name)?;
             self.free.push(free);
         } else {

@@ -35,7 +35,7 @@ pub use abort::{Abort, CAUSE_BYTES_MAX, cause_code, encode_cause};
 pub use advance::Applied;
 pub use check::{Expected, steps};
 pub use outcomes::{Outcome, Outcomes, Window};
-pub use parked::{Arrivals, Waits};
+pub use parked::{Arrivals, PARKED_PAGE, Waits};
 pub use plans::{Plans, Registered};
 pub use snapshot::{Copied, copied};
 pub use splice::skip;

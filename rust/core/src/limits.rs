@@ -99,7 +99,7 @@ pub const PARK_ROUND_MS: u64 = 1_000;
 /// Copies for that, in one record, about: what is read back to have one of them.
 pub const PARK_RECORD_BYTES: usize = 64 * 1024;
 /// And in a millisecond: more would take the disk from those that move.
-pub const PARK_BYTES_PER_MS: usize = 32 * 1024;
+pub const PARK_BYTES_PER_MS: usize = 64 * 1024;
 /// One with more tokens, or more bytes, stays in memory.
 pub const PARKED_TOKENS_MAX: usize = 255;
 pub const PARKED_BYTES_MAX: usize = 256 * 1024;

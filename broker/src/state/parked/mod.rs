@@ -18,6 +18,7 @@ use sagacore_core::wire::Kind;
 use super::sequences::Sequences;
 use super::{At, CopyPlace, Place, Saga, SagaRef, SessionRef, State, Timer, Token, TokenRef};
 use crate::log::ReadBack;
+pub use stubs::PAGE as PARKED_PAGE;
 use stubs::{AGAIN, EXCEPTED, EXPIRED, Stub, Stubs, TIMED, TURNED, WIDE};
 
 /// Where the arrivals of a parked saga are: the tokens that are for a coordinator.
@@ -252,6 +253,11 @@ impl State {
     pub(super) fn widen_parked(&mut self, before: u64) {
         let parked = self.parked.stubs.iter_mut().filter(|(sequence, _)| *sequence < before);
         parked.for_each(|(_, stub)| stub.flags |= WIDE);
+    }
+
+    /// Where there are parked sagas: their sequences over `PARKED_PAGE`, in no order.
+    pub fn parked_pages(&self) -> impl Iterator<Item = u64> + '_ {
+        self.parked.stubs.pages()
     }
 
     /// All parked sagas, in no order.

@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use zerocopy::little_endian::{U16, U32, U64};
 
 /// Sequences of a page.
-const PAGE: u64 = 256;
+pub const PAGE: u64 = 256;
 /// A page begins with room for so many stubs, and doubles: what it leaves behind fits another one, and a full page
 /// wastes nothing.
 const GROWTH: usize = 16;
@@ -142,6 +142,11 @@ impl Stubs {
         }
         self.length -= 1;
         Some(gone)
+    }
+
+    /// Where there are any: sequences over `PAGE`, in no order.
+    pub fn pages(&self) -> impl Iterator<Item = u64> {
+        self.pages.keys().copied()
     }
 
     /// All of them, in no order.
