@@ -4,10 +4,11 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cyclopts
 import uvloop
+from cyclopts import Parameter
 from rich.console import Console
 
 from .contention import contention
@@ -28,7 +29,15 @@ from .throughput import throughput
 WIDTH = 150
 """Columns of the tables, wherever they are printed."""
 
-Part = Literal["throughput", "profile", "latency", "memory", "parked", "growth", "contention", "peers"]
+Part = Literal[
+    "throughput", "profile", "latency", "memory", "memory-10m", "parked", "parked-10m", "growth", "contention", "peers"
+]
+
+Durable = Annotated[Durability, Parameter(help="What the broker's confirmation promises.")]
+Visible = Annotated[Visibility, Parameter(help="Whether everything waits for the broker's log, or only what decides.")]
+Seconds = Annotated[float, Parameter(help="About how many seconds each row takes.")]
+Rounds = Annotated[int, Parameter(help="How often the sides that are compared take turns.")]
+Json = Annotated[bool, Parameter(help="Print the figures as one JSON object on the last line.")]
 
 app = cyclopts.App(name="python -m bench", help="Measure sagacore on real processes.")
 
@@ -36,27 +45,13 @@ app = cyclopts.App(name="python -m bench", help="Measure sagacore on real proces
 @app.command(name="throughput")
 def run_throughput(
     *,
-    durability: Durability = "sync",
-    visibility: Visibility = "relaxed",
-    row_s: float = 2.0,
-    rounds: int = 3,
-    json: bool = False,
+    durability: Durable = "sync",
+    visibility: Visible = "relaxed",
+    row_s: Seconds = 2.0,
+    rounds: Rounds = 3,
+    json: Json = False,
 ) -> None:
-    """Sagas a second, completed and compensated, at several numbers in flight, beside the bare pipeline.
-
-    Parameters
-    ----------
-    durability
-        What the broker's confirmation promises.
-    visibility
-        Whether everything waits for the broker's log, or only what decides.
-    row_s
-        About how many seconds each row takes.
-    rounds
-        How often product and bare pipeline take turns.
-    json
-        Print the best rows as one JSON object on the last line.
-    """
+    """Sagas a second, completed and compensated, at several numbers in flight, beside the bare pipeline."""
     _run(
         throughput(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s, rounds=rounds),
         as_json=json,
@@ -64,75 +59,42 @@ def run_throughput(
 
 
 @app.command(name="bare")
-def run_bare(*, row_s: float = 2.0, json: bool = False) -> None:
-    """The limit: the same processes, hops, frames and syncs without any saga.
-
-    Parameters
-    ----------
-    row_s
-        About how many seconds each row takes.
-    json
-        Print the rows as one JSON object on the last line.
-    """
+def run_bare(*, row_s: Seconds = 2.0, json: Json = False) -> None:
+    """The limit: the same processes, hops, frames and syncs without any saga."""
     _run(limit(Console(width=WIDTH), row_s=row_s), as_json=json)
 
 
 @app.command(name="profile")
 def run_profile(
-    *, durability: Durability = "sync", visibility: Visibility = "relaxed", row_s: float = 4.0, json: bool = False
+    *, durability: Durable = "sync", visibility: Visible = "relaxed", row_s: Seconds = 4.0, json: Json = False
 ) -> None:
-    """Where the CPU of a saga goes at full load, by what runs in each process; it needs Linux' perf.
-
-    Parameters
-    ----------
-    durability
-        What the broker's confirmation promises.
-    visibility
-        Whether everything waits for the broker's log, or only what decides.
-    row_s
-        About how many seconds each workload takes.
-    json
-        Print the shares as one JSON object on the last line.
-    """
-    _run(hot_spots(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s), as_json=json)
+    """Where the CPU of a saga goes at full load, by what runs in each process; it needs Linux' perf."""
+    try:
+        _run(hot_spots(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s), as_json=json)
+    except RuntimeError as error:
+        sys.exit(str(error))
 
 
 @app.command(name="latency")
 def run_latency(
-    *, durability: Durability = "sync", visibility: Visibility = "relaxed", row_s: float = 4.0, json: bool = False
+    *, durability: Durable = "sync", visibility: Visible = "relaxed", row_s: Seconds = 4.0, json: Json = False
 ) -> None:
-    """From start to outcome, one saga at a time and at half load, beside the bare pipeline.
-
-    Parameters
-    ----------
-    durability
-        What the broker's confirmation promises.
-    visibility
-        Whether everything waits for the broker's log, or only what decides.
-    row_s
-        About how many seconds each row at half load takes.
-    json
-        Print the figures as one JSON object on the last line.
-    """
+    """From start to outcome, one saga at a time and at half load, beside the bare pipeline."""
     _run(latency(Console(width=WIDTH), durability=durability, visibility=visibility, row_s=row_s), as_json=json)
 
 
 @app.command(name="memory")
 def run_memory(
-    *, durability: Durability = "sync", in_flight: int = 1_000_000, slots: int = SLOTS, json: bool = False
+    *, durability: Durable = "sync", in_flight: int = 1_000_000, slots: int = SLOTS, json: Json = False
 ) -> None:
     """What the coordinator and the broker take with few and with many sagas in flight.
 
     Parameters
     ----------
-    durability
-        What the broker's confirmation promises.
     in_flight
         Sagas to park: half-way through a diamond, and half-way through its compensation.
     slots
         Slots of the coordinator's table.
-    json
-        Print the growth as one JSON object on the last line.
     """
     _run(memory(Console(width=WIDTH), durability=durability, in_flight=in_flight, slots=slots), as_json=json)
 
@@ -140,29 +102,19 @@ def run_memory(
 @app.command(name="parked")
 def run_parked(
     *,
-    durability: Durability = "sync",
-    visibility: Visibility = "relaxed",
+    durability: Durable = "sync",
+    visibility: Visible = "relaxed",
     sagas: int = 1_000_000,
-    row_s: float = 2.0,
-    rounds: int = 5,
-    json: bool = False,
+    row_s: Seconds = 2.0,
+    rounds: Rounds = 5,
+    json: Json = False,
 ) -> None:
     """Throughput beside so many sagas that wait, against none.
 
     Parameters
     ----------
-    durability
-        What the broker's confirmation promises.
-    visibility
-        Whether everything waits for the broker's log, or only what decides.
     sagas
         Sagas that wait.
-    row_s
-        About how many seconds each row takes.
-    rounds
-        How often both take turns.
-    json
-        Print the figures as one JSON object on the last line.
     """
     measurement = parked(
         Console(width=WIDTH), durability=durability, visibility=visibility, sagas=sagas, row_s=row_s, rounds=rounds
@@ -172,20 +124,14 @@ def run_parked(
 
 @app.command(name="growth")
 def run_growth(
-    *, durability: Durability = "sync", visibility: Visibility = "relaxed", sagas: int = 50_000, json: bool = False
+    *, durability: Durable = "sync", visibility: Visible = "relaxed", sagas: int = 50_000, json: Json = False
 ) -> None:
     """What grows with steps, with definitions and with services.
 
     Parameters
     ----------
-    durability
-        What the broker's confirmation promises.
-    visibility
-        Whether everything waits for the broker's log, or only what decides.
     sagas
         Sagas of four steps for each row, or as many steps in longer ones.
-    json
-        Print the rows as one JSON object on the last line.
     """
     _run(growth(Console(width=WIDTH), durability=durability, visibility=visibility, sagas=sagas), as_json=json)
 
@@ -193,26 +139,22 @@ def run_growth(
 @app.command(name="recovery")
 def run_recovery(
     *,
-    durability: Durability = "sync",
+    durability: Durable = "sync",
     live: int = 1_000_000,
     in_flight: int = 100_000,
     load_s: float = 60.0,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """How long a killed broker is away, and what its restart takes.
 
     Parameters
     ----------
-    durability
-        What the broker's confirmation promises.
     live
         Running sagas in the log that is read alone; 0 to leave it out.
     in_flight
         Sagas in flight when the broker is killed under load; 0 to leave it out.
     load_s
         Seconds at full load before.
-    json
-        Print the figures as one JSON object on the last line.
     """
     measurement = recovery(Console(width=WIDTH), live=live, in_flight=in_flight, load_s=load_s, durability=durability)
     _run(measurement, as_json=json)
@@ -220,12 +162,13 @@ def run_recovery(
 
 @app.command(name="all")
 def run_all(*parts: Part) -> None:
-    """All measurements into bench/results: some ten minutes. Status 1 if one of them fails.
+    """Measurements into bench/results: some ten minutes. Status 1 if one of them fails.
 
     Parameters
     ----------
     parts
-        What to measure; what is not named stays as it was measured before. Without any: all but peers.
+        What to measure; what is not named stays as it was measured before. Without any: those that need nothing
+        but this project, and no more than a GiB or two.
     """
     try:
         report(Console(width=WIDTH), parts or QUICK)
@@ -234,49 +177,35 @@ def run_all(*parts: Part) -> None:
 
 
 @app.command(name="contention")
-def run_contention(
-    *, durability: Durability = "sync", sagas: int = 300, in_flight: int = 60, json: bool = False
-) -> None:
+def run_contention(*, durability: Durable = "sync", sagas: int = 300, in_flight: int = 60, json: Json = False) -> None:
     """What sagas that contend for things make of it, by what a service's holds do.
 
     Parameters
     ----------
-    durability
-        What the broker's confirmation promises.
     sagas
         Sagas for each row.
     in_flight
         Sagas at a time.
-    json
-        Print the rows as one JSON object on the last line.
     """
     measurement = contention(Console(width=WIDTH), durability=durability, count=sagas, in_flight=in_flight)
     _run(measurement, as_json=json)
 
 
 @app.command(name="gate")
-def run_gate(*, json: bool = False) -> None:
-    """Fail with status 1 if throughput, messages or memory have become worse.
-
-    Parameters
-    ----------
-    json
-        Print what was measured as one JSON object on the last line.
-    """
+def run_gate(*, json: Json = False) -> None:
+    """Fail with status 1 if throughput, messages or memory have become worse."""
     if _run(gate(Console(width=WIDTH)), as_json=json)["problems"]:
         sys.exit(1)
 
 
 @app.command(name="instructions")
-def run_instructions(*, write: bool = False, json: bool = False) -> None:
+def run_instructions(*, write: bool = False, json: Json = False) -> None:
     """Fail with status 1 if a hot path of the cores takes more instructions than it did.
 
     Parameters
     ----------
     write
         Make what was counted the baseline, in bench/instructions.json.
-    json
-        Print what was counted as one JSON object on the last line.
     """
     try:
         figures = instructions(Console(width=WIDTH), write=write)
@@ -288,7 +217,7 @@ def run_instructions(*, write: bool = False, json: bool = False) -> None:
 
 
 @app.command(name="peers")
-def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, json: bool = False) -> None:
+def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, json: Json = False) -> None:
     """The same saga on other engines, beside sagacore in the same run; `bench/peers/install` brings them.
 
     The exit status is 1 if a peer is missing or fails.
@@ -299,8 +228,6 @@ def run_peers(*, only: tuple[str, ...] = (), seconds: float = 5.0, json: bool = 
         Peers to measure: rabbitmq, restate, dbos, temporal. All of them if none is named.
     seconds
         Seconds for each row.
-    json
-        Print the rows as one JSON object on the last line.
     """
     figures = _run(peers(Console(width=WIDTH), only=only, seconds=seconds), as_json=json)
     if any("missing" in row or "failed" in row for row in figures["peers"]):

@@ -27,14 +27,17 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "profile": (),
     "latency": (),
     "memory": ("--in-flight", "1000000"),
+    "memory-10m": ("--in-flight", "10000000"),
     "parked": ("--sagas", "1000000", "--rounds", "3"),
+    "parked-10m": ("--sagas", "10000000", "--rounds", "9", "--row-s", "8"),
     "growth": ("--sagas", "40000"),
     "contention": (),
     "peers": (),
 }
-"""The parts, with their settings."""
+"""The parts, with their settings; what follows a dash tells settings of one command apart."""
 QUICK = ("throughput", "latency", "memory", "parked", "growth", "contention")
-"""The parts that need nothing but this project; `profile` needs perf, and peers have to be installed first."""
+"""The parts that need little but this project: ten million sagas take some minutes and much of a disk, `profile` needs
+perf, and peers have to be installed first."""
 LIBRARIES = ("pyzmq", "uvloop", "msgspec")
 
 
@@ -42,7 +45,7 @@ def report(console: Console, parts: Sequence[str]) -> None:
     """Measure these parts and write what was found. Raises `RuntimeError` if one of them fails, after the others."""
     failed = []
     for number, part in enumerate(parts, 1):
-        command = ("bench", part, *PARTS[part])
+        command = ("bench", part.partition("-")[0], *PARTS[part])
         console.rule(f"{number} of {len(parts)}: {' '.join(command)}")
         began_s = time.monotonic()
         figures = _run(command)

@@ -16,8 +16,8 @@ const COPY_BYTES: usize = 256 * 1024;
 const COPY_SHARE: u64 = 4;
 /// Records of copies for each tick of the host in which little is recorded.
 const COPIES_PER_TICK: u32 = 2;
-/// Else, bytes of copies for each byte that is recorded. A sweep that copied fewer than it makes room for would let a log
-/// under load grow without end, which is read for as long at the next start; one that copies more holds up what moves.
+/// Else, bytes of copies for each byte that is recorded. A sweep that copied fewer than it makes room for would let a
+/// log under load grow without end, which is read for as long at the next start; with more it holds up what moves.
 const COPIES_PER_BYTE: usize = 1;
 /// The same where the disk has little room.
 const COPIES_PER_SCARCE_BYTE: usize = 2;
@@ -70,8 +70,8 @@ impl Broker {
         let copied_bytes = self.state.copied_bytes();
         // A sweep that found no room would be the end of the log.
         let has_room = self.room.is_none_or(|room| room.free_bytes >= copied_bytes + segment_bytes);
-        // So a sweep copies no more than was recorded since the last one, however much there is that only waits. To wait
-        // longer would be cheaper still, and a start would have more to read. What new sagas need goes before.
+        // So a sweep copies no more than was recorded since the last one, however much there is that only waits. To
+        // wait longer would be cheaper still, and a start would have more to read. What new sagas need goes before.
         let has_plenty =
             self.room.is_none_or(|room| room.free_bytes >= self.needed_bytes(segment_bytes) + copied_bytes);
         let spare_bytes = if has_plenty { copied_bytes } else { 0 };

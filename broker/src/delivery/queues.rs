@@ -309,6 +309,8 @@ impl Queues {
         }
         let delay_ms = (BACKOFF_FIRST_MS << (unanswered - 1).min(16)).min(BACKOFF_LAST_MS);
         self.delay(state, token, now_ms + delay_ms);
+        // Another suspect may have its turn.
+        self.credited(session);
         if unanswered >= DELIVERIES_MAX && !is_broken(Mutation::DeliveryLimitIgnored) {
             Released::OverLimit(token)
         } else {

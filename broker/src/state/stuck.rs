@@ -1,5 +1,5 @@
-//! Running sagas that are listed as stuck, parked or not: a notice to people, not a state of the protocol. A broker that
-//! cannot go on may come to list all that it has.
+//! Running sagas that are listed as stuck, parked or not: a notice to people, not a state of the protocol. A broker
+//! whose services are away for a minute may list all that it has.
 
 use super::State;
 

@@ -197,8 +197,8 @@ const HEALING_MS: u64 = 240_000;
 const POISON_MS: u64 = DELIVERIES_MAX as u64 * (BACKOFF_LAST_MS + 1_000);
 
 impl Options {
-    /// How long everything may take to end after the last fault. Poisoned sagas may wait for each other's holds, and none
-    /// of their class begins while one of them holds up its watermark.
+    /// How long everything may take to end after the last fault. Poisoned sagas may wait for each other's holds, and
+    /// none of their class begins while one of them holds up its watermark.
     pub fn healing_ms(&self) -> u64 {
         let sagas = self.sagas as u64;
         let poisoned = (1..=sagas).filter(|&sequence| self.poisoned_step(sequence).is_some()).count() as u64;

@@ -35,9 +35,9 @@ fn many_seeds_hold_and_reach_what_matters() {
     assert!(missing.is_empty(), "{missing:?} were never reached");
 }
 
-/// Each has found something: a key that is a new saga's, a woken step that was parked, late calls of ended sagas, sagas
-/// that were given up beside one that kills whoever acts on it, what a step took that outlived its saga, and a cycle that
-/// was told without who gave way.
+/// Each has found something: a key that is a new saga's, a woken step that was parked, late calls of ended sagas,
+/// sagas that were given up beside one that kills whoever acts on it, what a step took that outlived its saga, and a
+/// cycle that was told without who gave way.
 #[test]
 fn seeds_that_failed_once_hold() {
     for seed in [912, 42_725, 43_610, 45_363, 103_321, 122_143, 139_198, 139_742] {

@@ -161,8 +161,8 @@ impl Worker {
         std::mem::take(&mut self.is_news).then_some(&self.told)
     }
 
-    /// With the fence in memory, since this was asked last: steps that were answered as undone without a call, and those
-    /// that ended later than their saga. What they claim or hold is to be let go of.
+    /// With the fence in memory, since this was asked last: steps that were answered as undone without a call, and
+    /// those that ended later than their saga. What they claim or hold is to be let go of.
     pub fn take_let_go(&mut self) -> Vec<Holder> {
         std::mem::take(&mut self.let_go)
     }
