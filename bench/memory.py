@@ -29,7 +29,8 @@ SHARE_OF_MANY = 10
 STARTED_AT_A_TIME = 20_000
 STALL_S = 60.0
 SETTLE_S = 25.0
-"""The broker parks what has only waited for some seconds, and gives back what it took when no more is parked."""
+"""The broker parks what has only waited for some seconds, and gives back what it took when no more is parked: so it is
+weighed when nothing was parked for so long."""
 
 parked_order = (
     Saga("parked-order", Order, deadline=DAY_S, input_bytes=96)
@@ -101,7 +102,7 @@ async def park(
             before = await plant.client.stats()
             await _start(plant, book, before["started"], sagas)
             await _parked(plant, direction, before, sagas)
-            await asyncio.sleep(settle_s)
+            await _settled(plant.client, settle_s)
             weighed.append(await _weigh(plant, before, empty_bytes))
             if sagas != counts[-1]:
                 await plant.start_service("inventory")
@@ -147,6 +148,15 @@ async def _until(client: Client, kind: str, count: int) -> None:
         elif time.monotonic() - seen_s > STALL_S:
             raise TimeoutError(f"{accepted:,} of {count:,} {kind} messages after {STALL_S:.0f} s without a new one")
         await asyncio.sleep(0.05)
+
+
+async def _settled(client: Client, settle_s: float) -> None:
+    seen, seen_s = -1, time.monotonic()
+    while time.monotonic() - seen_s < settle_s:
+        parked = (await client.stats())["parked"]
+        if parked != seen:
+            seen, seen_s = parked, time.monotonic()
+        await asyncio.sleep(min(1.0, settle_s))
 
 
 async def _weigh(plant: Plant, before: Mapping[str, int], empty_bytes: int) -> Parked:

@@ -156,6 +156,20 @@ fn only_whole_segments_before_the_lsn_are_released() {
 }
 
 #[test]
+fn while_the_next_segment_waits_for_space_what_is_freed_is_given_back() {
+    let disk = CrashDisk::default();
+    let mut writer = start(&disk);
+    fill(&mut writer, 25);
+    let freed = |writer: &mut Writer<_>| {
+        let gone = writer.release_before(u64::MAX).unwrap();
+        (gone > 0, disk.list().iter().filter(|name| name.ends_with(".free")).count())
+    };
+    assert!(writer.begin_preparation().is_some(), "it was used up");
+    writer.set_full();
+    assert_eq!(freed(&mut writer), (true, 0));
+}
+
+#[test]
 fn stale_frames_of_a_recycled_segment_are_never_read() {
     let disk = CrashDisk::default();
     let mut writer = start(&disk);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Generic, TypeVar, overload
@@ -34,6 +35,8 @@ class Codec(Generic[T]):
 
     `encode` raises PayloadError (SAGA-E202) for a value that is not of the type, `decode` (SAGA-E203) for such bytes.
     `encode_all` and `decode_all` do it for many at once, which costs less, and raise for the first that is wrong.
+    `encode` looks at the class of an object, and not at its fields: `verify` reads what it gave, and raises
+    PayloadError (SAGA-E202) for the first that has a field of another type.
     """
 
     type_name: str
@@ -41,6 +44,7 @@ class Codec(Generic[T]):
     decode: Callable[[bytes], T]
     encode_all: Callable[[Sequence[T]], list[bytes]]
     decode_all: Callable[[Sequence[bytes]], list[T]]
+    verify: Callable[[Sequence[bytes]], None]
 
 
 @overload
@@ -88,7 +92,8 @@ def _make(tp: Any) -> Codec[Any]:
     if unknown is not None:
         raise _not_a_payload(name, f"it holds {type_name(unknown)}, which MessagePack cannot carry")
     encode, decode = _checked_encode(tp, name, decoder.decode), _checked_decode(decoder.decode, name)
-    return Codec(name, encode, decode, _encode_all(tp, encode), _decode_all(decoder.decode, decode))
+    verify = _verify(decoder.decode, name) if _is_class(tp) else _is_verified
+    return Codec(name, encode, decode, _encode_all(tp, encode), _decode_all(decoder.decode, decode), verify)
 
 
 def _not_a_payload(name: str, why: str) -> PayloadError:
@@ -107,7 +112,7 @@ def _checked_encode(tp: Any, name: str, decode: Callable[[bytes], Any]) -> Calla
     encode = _encoder.encode
 
     def encode_instance(value: Any) -> bytes:
-        # The fields of an object are the type checker's task: reading each one again would double the cost.
+        # The fields of what a handler returns are the type checker's task: reading each would double the cost.
         if type(value) is not tp and not isinstance(value, tp):
             raise _not_of_type(name, f"it is a {type(value).__name__}")
         try:
@@ -137,6 +142,20 @@ def _encode_all(tp: Any, encode_one: Callable[[Any], bytes]) -> Callable[[Sequen
             return list(map(encode_one, values))
 
     return encode_all
+
+
+def _verify(decode: Callable[[bytes], Any], name: str) -> Callable[[Sequence[bytes]], None]:
+    def verify(datas: Sequence[bytes]) -> None:
+        try:
+            deque(map(decode, datas), maxlen=0)
+        except _DECODE_ERRORS as error:
+            raise _not_of_type(name, str(error)) from error
+
+    return verify
+
+
+def _is_verified(datas: Sequence[bytes]) -> None:
+    """Encoding has read it all, or whoever made the value has."""
 
 
 def _decode_all(
@@ -223,5 +242,10 @@ def _pydantic_codec(model: Any) -> Codec[Any]:
 
     checked = _checked_decode(decode, name)
     return Codec(
-        name, encode, checked, lambda values: list(map(encode, values)), lambda datas: list(map(checked, datas))
+        name,
+        encode,
+        checked,
+        lambda values: list(map(encode, values)),
+        lambda datas: list(map(checked, datas)),
+        _is_verified,
     )

@@ -232,8 +232,13 @@ class Saga(Generic[In, Out]):
             ) from error
 
     def encode_input(self, value: In) -> bytes:
-        """The input as bytes. Raises PayloadError for a value of another type (SAGA-E202) or too large (SAGA-E204)."""
+        """The input as bytes. Raises PayloadError for a value of another type (SAGA-E202) or too large (SAGA-E204).
+
+        An input often comes from outside, and no step of a saga whose input cannot be read could be undone: so its
+        fields are read.
+        """
         data = self._input_codec.encode(value)
+        self._input_codec.verify((data,))
         if len(data) > self._shape.input_bytes:
             payloads.check_size(data, self._shape.input_bytes, f"the input of saga {self.name!r}")
         return data
@@ -263,6 +268,7 @@ class Saga(Generic[In, Out]):
     def encode_inputs(self, values: Sequence[In]) -> list[bytes]:
         """Do `encode_input` for many at once, which costs less. Raises for the first that is wrong."""
         data = self._input_codec.encode_all(values)
+        self._input_codec.verify(data)
         if data and max(map(len, data)) > self._shape.input_bytes:
             return list(map(self.encode_input, values))
         return data

@@ -248,6 +248,15 @@ class TestValues:
         with pytest.raises(PayloadError, match="SAGA-E202"):
             saga.encode_input(Created(1))  # type: ignore[arg-type]
 
+    def test_every_field_of_an_input_is_looked_at(self) -> None:
+        saga = Saga("s", Order)
+        wrong = Order("1")  # type: ignore[arg-type]
+        with pytest.raises(PayloadError, match=r"SAGA-E202 .*Expected `int`, got `str` - at `\$\.number`"):
+            saga.encode_input(wrong)
+        with pytest.raises(PayloadError, match="SAGA-E202"):
+            saga.encode_inputs([Order(1), wrong])
+        assert saga.encode_inputs([Order(1)]) == [saga.encode_input(Order(1))]
+
     def test_the_result_is_the_last_steps(self) -> None:
         sections = {3: msgpack.packb({"day": "Monday"})}
         assert diamond.decode_result(sections) == Scheduled("Monday")

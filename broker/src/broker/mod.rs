@@ -266,7 +266,7 @@ impl Broker {
             self.refuse(session, transaction, refusal, reason, time_ms);
         }
         let Some(found) = self.queues.sessions.get_mut(session) else { return };
-        if found.suspect.is_some() {
+        if !found.suspects.is_empty() {
             self.queues.answered(&self.state, session);
         }
         let Some(found) = self.queues.sessions.get_mut(session).filter(|_| transaction.number > 0) else { return };

@@ -6,6 +6,7 @@ mod queues;
 mod recall;
 mod sessions;
 mod slices;
+mod suspects;
 
 pub use fifo::Fifo;
 pub use queues::{Queues, Released, WithRun, answer};

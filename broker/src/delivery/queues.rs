@@ -3,10 +3,6 @@
 //! A token is `Held` until it is durable, then `Ready` in a queue, then `Leased` to a session until it is consumed. A
 //! lease ends with the session, with its time, or when the session says so; the token is then due again, at once the
 //! first time and with growing delay from then on. UNDO comes before RUN in every queue.
-//!
-//! A message that kills whoever gets it takes down all that was delivered with it. So one that was delivered some times
-//! without an answer is a suspect, and a server has one suspect at a time: those that only stood beside it are answered
-//! long before their limit.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -16,10 +12,11 @@ use hashbrown::HashMap;
 use slotmap::SecondaryMap;
 use zerocopy::IntoBytes as _;
 
-use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS, SUSPECT_AFTER};
+use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, LEASE_QUEUE_MS};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Flags, Freed, Header, Kind, Role, Section, Sections};
 
+use super::suspects::is_suspect;
 use super::{Session, Sessions, Slices};
 use crate::state::{Place, SessionRef, State, TokenRef};
 
@@ -36,11 +33,11 @@ pub enum Released {
 const TRIM_AT_LEAST: usize = 4_096;
 
 #[derive(Default)]
-struct ServiceQueue {
+pub(super) struct ServiceQueue {
     undo: VecDeque<TokenRef>,
     run: VecDeque<TokenRef>,
-    suspects: VecDeque<TokenRef>,
-    servers: Vec<SessionRef>,
+    pub(super) suspects: VecDeque<TokenRef>,
+    pub(super) servers: Vec<SessionRef>,
     /// Whose turn it is.
     next: usize,
 }
@@ -48,7 +45,7 @@ struct ServiceQueue {
 impl ServiceQueue {
     /// The place of a server that has credit: the next in turn, or, for what was not answered, the next but so many.
     /// Without that two messages may each find, time after time, the one server that does not answer them.
-    fn server(&self, unanswered: usize, is_free: impl Fn(SessionRef) -> bool) -> Option<usize> {
+    pub(super) fn server(&self, unanswered: usize, is_free: impl Fn(SessionRef) -> bool) -> Option<usize> {
         let count = self.servers.len();
         let mut turns = (0..count).map(|turn| (self.next + unanswered + turn) % count);
         turns.find(|&index| is_free(self.servers[index]))
@@ -74,7 +71,7 @@ impl ServiceQueue {
 pub struct Queues {
     pub sessions: Sessions,
     pub slices: Slices,
-    services: Vec<ServiceQueue>,
+    pub(super) services: Vec<ServiceQueue>,
     coordinators: SecondaryMap<SessionRef, VecDeque<TokenRef>>,
     /// For coordinators while none is connected.
     unowned: VecDeque<TokenRef>,
@@ -82,7 +79,7 @@ pub struct Queues {
     /// Services whose queue may have something for somebody.
     stirred: Vec<u32>,
     /// What goes with a RUN that is delivered next.
-    with_run: HashMap<TokenRef, WithRun, FixedState>,
+    pub(super) with_run: HashMap<TokenRef, WithRun, FixedState>,
     pub redeliveries: u64,
 }
 
@@ -157,6 +154,11 @@ impl Queues {
         sessions.map(|session| session.allowed.saturating_sub(session.delivered)).sum::<u64>() as usize
     }
 
+    /// Messages of it that wait for their turn one by one.
+    pub(super) fn suspects_of(&self, service: usize) -> usize {
+        self.services[service].suspects.len()
+    }
+
     pub(super) fn waiting_for_coordinators(&self) -> usize {
         self.unowned.len() + self.coordinators.values().map(VecDeque::len).sum::<usize>()
     }
@@ -211,7 +213,7 @@ impl Queues {
         servers.iter().filter_map(|&session| self.sessions.get(session))
     }
 
-    fn stir(&mut self, service: u32) {
+    pub(super) fn stir(&mut self, service: u32) {
         if !self.stirred.contains(&service) {
             self.stirred.push(service);
         }
@@ -307,10 +309,10 @@ impl Queues {
             self.enqueue(state, token);
             return Released::Again;
         }
-        let delay_ms = (BACKOFF_FIRST_MS << (unanswered - 1).min(16)).min(BACKOFF_LAST_MS);
-        self.delay(state, token, now_ms + delay_ms);
-        // Another suspect may have its turn.
-        self.credited(session);
+        if let Some(found) = self.sessions.get_mut(session) {
+            found.suspects.failed(token);
+        }
+        self.delay(state, token, now_ms + backoff_ms(state, token));
         if unanswered >= DELIVERIES_MAX && !is_broken(Mutation::DeliveryLimitIgnored) {
             Released::OverLimit(token)
         } else {
@@ -335,6 +337,7 @@ impl Queues {
                 self.enqueue(state, token);
             }
         }
+        self.stir_suspects();
         let mut ended = Vec::new();
         for service in 0..self.services.len() {
             for &session in &self.services[service].servers {
@@ -389,14 +392,13 @@ impl Queues {
                 self.with_run.remove(&token);
                 continue;
             }
-            let unanswered = state.tokens[token].unanswered;
-            if u32::from(unanswered) >= SUSPECT_AFTER && !is_broken(Mutation::SuspectsTogether) {
+            if is_suspect(state, token) {
                 queue.pop();
                 queue.suspects.push_back(token);
                 has_found_suspects = true;
                 continue;
             }
-            let (sessions, unanswered) = (&self.sessions, usize::from(unanswered));
+            let (sessions, unanswered) = (&self.sessions, usize::from(state.tokens[token].unanswered));
             let has_credit = |server| sessions.get(server).is_some_and(Session::has_credit);
             let Some(index) = queue.server(unanswered, has_credit) else { break };
             queue.take(index, unanswered);
@@ -408,40 +410,7 @@ impl Queues {
         }
     }
 
-    /// Each goes to a server that has no other suspect.
-    fn dispatch_suspects(&mut self, state: &mut State, service: usize, now_ms: u64) {
-        loop {
-            let queue = &mut self.services[service];
-            let Some(&token) = queue.suspects.front() else { return };
-            if !is_ready(state, token) {
-                queue.suspects.pop_front();
-                self.with_run.remove(&token);
-                continue;
-            }
-            let sessions = &self.sessions;
-            let is_free = |server| {
-                let session = sessions.get(server).filter(|session| session.has_credit());
-                session.is_some_and(|session| !session.suspect.is_some_and(|token| is_leased(state, token, server)))
-            };
-            let Some(index) = queue.server(state.tokens[token].unanswered.into(), is_free) else { return };
-            queue.suspects.pop_front();
-            let server = queue.servers[index];
-            if let Some(session) = self.sessions.get_mut(server) {
-                session.suspect = Some(token);
-            }
-            self.deliver(state, token, server, now_ms);
-        }
-    }
-
-    /// A session answered: if that was its suspect, it may have the next one.
-    pub fn answered(&mut self, state: &State, session: SessionRef) {
-        let Some(found) = self.sessions.get_mut(session) else { return };
-        if found.suspect.take_if(|token| !is_leased(state, *token, session)).is_some() {
-            self.credited(session);
-        }
-    }
-
-    fn deliver(&mut self, state: &mut State, token: TokenRef, session: SessionRef, now_ms: u64) {
+    pub(super) fn deliver(&mut self, state: &mut State, token: TokenRef, session: SessionRef, now_ms: u64) {
         let mut header = state.header(token);
         let with_run = if self.with_run.is_empty() { None } else { self.with_run.remove(&token) };
         let found = &mut state.tokens[token];
@@ -495,8 +464,20 @@ pub(super) fn is_leased(state: &State, token: TokenRef, session: SessionRef) -> 
     state.tokens.get(token).is_some_and(|token| token.place == Place::Leased(session))
 }
 
-fn is_ready(state: &State, token: TokenRef) -> bool {
+pub(super) fn is_ready(state: &State, token: TokenRef) -> bool {
     state.tokens.get(token).is_some_and(|token| token.place == Place::Ready)
+}
+
+/// How long a redelivery waits: each time up to half as long again, as its saga and the time say, so that two which came
+/// at once do not come at once again.
+fn backoff_ms(state: &State, token: TokenRef) -> u64 {
+    /// The odd number nearest to 2^64 over the golden ratio: multiples of it are spread evenly (Knuth, TAOCP 6.4).
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let unanswered = u32::from(state.tokens[token].unanswered);
+    let id = state.sagas[state.tokens[token].saga].id;
+    let which = id.sequence.get() ^ u64::from(id.shard.get()) << 48 ^ u64::from(unanswered) << 40;
+    let least_ms = (BACKOFF_FIRST_MS << (unanswered - 1).min(16)).min(BACKOFF_LAST_MS);
+    least_ms + (which.wrapping_mul(SPREAD) >> 32) % (least_ms / 2 + 1)
 }
 
 /// The other tokens that the same slot of a coordinator stands for, and that nobody holds.

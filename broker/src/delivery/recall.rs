@@ -1,6 +1,6 @@
 //! Parked sagas come back to their queues. They waited longer than all that is in memory, so they come first.
 
-use sagacore_core::limits::RECALLED_AT_ONCE;
+use sagacore_core::limits::{RECALLED_AT_LEAST, RECALLED_AT_ONCE};
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::Kind;
 
@@ -37,9 +37,11 @@ impl Queues {
         session.leases.push(u64::MAX, token, |token| super::queues::is_leased(state, token, owner));
     }
 
-    /// Reads back what a service may be asked for now: as many as it has credit for. Gives whether there are more.
+    /// Reads back what a service may be asked for now: as many as it has credit for, less what takes none of that before
+    /// its turn. Gives whether there are more.
     pub(super) fn recall_awaited(&mut self, state: &mut State, service: usize) -> bool {
         let credit = self.credit_of(service).min(RECALLED_AT_ONCE);
+        let credit = credit.min(RECALLED_AT_ONCE.saturating_sub(self.suspects_of(service)).max(RECALLED_AT_LEAST));
         let mut found = Vec::new();
         for kind in [Kind::Undo, Kind::Run] {
             let is_turn = kind == Kind::Undo || !state.parked.is_awaited(service, Kind::Undo);

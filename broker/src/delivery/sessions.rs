@@ -12,6 +12,7 @@ use sagacore_core::wire::{
     BodyWriter, HEADER_BYTES, Header, Kind, Role, Section, TransactionWriter, write_encoded, write_message,
 };
 
+use super::suspects::Suspects;
 use super::{Fifo, answer};
 use crate::state::{SessionRef, TokenRef};
 
@@ -36,8 +37,7 @@ pub struct Session {
     pub heard_ms: u64,
     /// Leases in the order in which they end.
     pub leases: Fifo<TokenRef>,
-    /// The last message that was delivered to it alone of its like.
-    pub suspect: Option<TokenRef>,
+    pub suspects: Suspects,
     /// Plans, by index, whose definition it has.
     plans: Vec<u64>,
     /// What it last said of itself: a MessagePack map.
@@ -178,7 +178,7 @@ impl Sessions {
             to_confirm: 0,
             heard_ms: opening.now_ms,
             leases: Fifo::default(),
-            suspect: None,
+            suspects: Suspects::default(),
             plans: Vec::new(),
             report: Vec::new(),
             outgoing: Outgoing::default(),

@@ -419,7 +419,10 @@ impl<D: Disk + Clone> Writer<D> {
     /// a crash leaves no gap.
     fn give_up(&mut self, number: u64, bytes: u64) -> Result<(), LogError> {
         let (name, free) = (segment_name(number), free_name(number));
-        if self.free.len() < free_segments_max(self.segments.len()) && bytes == self.config.segment_bytes {
+        // Who makes the next segment waits for space, and would not see a file that is kept.
+        let is_awaited = self.is_full && matches!(self.next, Next::Away);
+        if !is_awaited && self.free.len() < free_segments_max(self.segments.len()) && bytes == self.config.segment_bytes
+        {
             self.disk.rename(&name, &free).during("rename", &name)?;
             self.free.push(free);
         } else {

@@ -52,8 +52,13 @@ pub const SUBSCRIBE_AGAIN_MS: u64 = 250;
 pub const LEASE_QUEUE_MS: u64 = 10_000;
 /// Deliveries of one forward message before its saga is aborted; of any other, before it is listed as stuck.
 pub const DELIVERIES_MAX: u32 = 20;
-/// Deliveries of one message without an answer after which a server gets it beside no other such message.
+/// Deliveries of one message without an answer after which a server gets it beside few others of its like, and after
+/// which beside none.
 pub const SUSPECT_AFTER: u32 = 3;
+pub const ALONE_AFTER: u32 = 9;
+/// So many of them at first, one more for each that is answered, and never more.
+pub const SUSPECTS_FIRST: usize = 4;
+pub const SUSPECTS_MAX: usize = 64;
 /// A redelivery waits, doubling from the first to the last of these.
 pub const BACKOFF_FIRST_MS: u64 = 20;
 pub const BACKOFF_LAST_MS: u64 = 5_000;
@@ -107,6 +112,8 @@ pub const PARKED_BYTES_MAX: usize = 256 * 1024;
 pub const DEADLINE_GRAIN_MS: u64 = 16;
 /// Sagas that are read back at a time for a queue that has come to them.
 pub const RECALLED_AT_ONCE: usize = 1_024;
+/// And where as many wait for their turn one by one.
+pub const RECALLED_AT_LEAST: usize = 16;
 /// Records of copies that are kept after they were read.
 pub const COPIES_CACHED: usize = 8;
 /// Running sagas that a start keeps in memory, as far as the log has copies of them.
@@ -193,7 +200,9 @@ const _: () = {
     );
     assert!(PARKED_TOKENS_MAX <= u8::MAX as usize, "a stub counts them in a byte");
     assert!(DELIVERIES_MAX <= u8::MAX as u32, "a stub counts them in a byte");
-    assert!(SUSPECT_AFTER * 2 <= DELIVERIES_MAX, "who stands beside a message that kills is found innocent in time");
+    assert!(SUSPECT_AFTER < ALONE_AFTER && 0 < SUSPECTS_FIRST && SUSPECTS_FIRST <= SUSPECTS_MAX);
+    assert!(ALONE_AFTER * 2 <= DELIVERIES_MAX, "who stands beside two that kill is found innocent in time");
+    assert!(RECALLED_AT_LEAST <= RECALLED_AT_ONCE);
     assert!(PLANS_MAX <= u16::MAX as usize, "a stub names its plan in two bytes");
     assert!(DEADLINE_GRAIN_MS < HEARTBEAT_MS, "a deadline is not noticed late");
     assert!(PARK_ROUND_MS >= HEARTBEAT_MS * HEARTBEATS_MISSED_MAX, "what a dead peer had moves before it is parked");

@@ -185,7 +185,7 @@ fn the_document_lists_all_codes_and_rules() {
 #[test]
 fn the_document_has_the_limits() {
     let rows = rows("docs/wire-format.md");
-    let limits: [(&str, u64); 23] = [
+    let limits: [(&str, u64); 24] = [
         ("steps of a saga", limits::STEPS_MAX as u64),
         ("a frame", limits::FRAME_BYTES_MAX as u64),
         ("a transaction", limits::TRANSACTION_BYTES_MAX as u64),
@@ -209,6 +209,7 @@ fn the_document_has_the_limits() {
         ("credit", limits::CREDIT_MAX),
         ("deliveries without an answer", limits::DELIVERIES_MAX.into()),
         ("of them, beside others of their like", limits::SUSPECT_AFTER.into()),
+        ("of them, beside any of their like", limits::ALONE_AFTER.into()),
     ];
     for (name, limit) in limits {
         let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no row for {name}"));

@@ -194,7 +194,7 @@ pub struct Options {
 /// After the last fault everything must have ended within this time.
 const HEALING_MS: u64 = 240_000;
 /// A message that kills whoever gets it is given up within this time, restarts included.
-const POISON_MS: u64 = DELIVERIES_MAX as u64 * (BACKOFF_LAST_MS + 1_000);
+const POISON_MS: u64 = DELIVERIES_MAX as u64 * (BACKOFF_LAST_MS + BACKOFF_LAST_MS / 2 + 1_000);
 
 impl Options {
     /// How long everything may take to end after the last fault. Poisoned sagas may wait for each other's holds, and

@@ -11,9 +11,8 @@ use super::activity::{Activity, Outcome};
 use super::store::{CallKey, Pinned};
 use crate::checks::{StepKey, saga_key};
 use crate::env::{Env, Seat};
-use crate::options::{FenceMode, Options};
+use crate::options::FenceMode;
 use crate::plans::service_name;
-use crate::random::Random;
 use crate::schedule::{Event, Stage};
 use crate::situations::Situation;
 
