@@ -468,8 +468,8 @@ pub(super) fn is_ready(state: &State, token: TokenRef) -> bool {
     state.tokens.get(token).is_some_and(|token| token.place == Place::Ready)
 }
 
-/// How long a redelivery waits: each time up to half as long again, as its saga and the time say, so that two which came
-/// at once do not come at once again.
+/// How long a redelivery waits: up to half as long again, as its saga and how often say, so that two which came at once
+/// do not come at once again.
 fn backoff_ms(state: &State, token: TokenRef) -> u64 {
     /// The odd number nearest to 2^64 over the golden ratio: multiples of it are spread evenly (Knuth, TAOCP 6.4).
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -37,8 +37,8 @@ impl Queues {
         session.leases.push(u64::MAX, token, |token| super::queues::is_leased(state, token, owner));
     }
 
-    /// Reads back what a service may be asked for now: as many as it has credit for, less what takes none of that before
-    /// its turn. Gives whether there are more.
+    /// Reads back what a service may be asked for now: as many as it has credit for, less what takes none of that
+    /// before its turn. Gives whether there are more.
     pub(super) fn recall_awaited(&mut self, state: &mut State, service: usize) -> bool {
         let credit = self.credit_of(service).min(RECALLED_AT_ONCE);
         let credit = credit.min(RECALLED_AT_ONCE.saturating_sub(self.suspects_of(service)).max(RECALLED_AT_LEAST));

@@ -1,9 +1,9 @@
 //! Suspects: messages that were delivered some times without an answer.
 //!
-//! One that kills whoever gets it takes down all that was delivered with it, time after time, up to the limit of all of
-//! them. So a server gets few suspects at a time, more with each that is answered, as a sender learns what a network
-//! takes (V. Jacobson, 1988): after a crash of the service itself they are soon through. One that went without an answer
-//! many times is delivered beside no other suspect, and who only stood beside is answered long before the limit.
+//! One that kills whoever gets it takes down all that was delivered with it, time after time, up to the limit of all
+//! of them. So a server gets few suspects at a time, more with each that is answered, as a sender learns what a network
+//! takes (V. Jacobson, 1988): after a crash of the service itself they are soon through. One that went without an
+//! answer many times is delivered beside no other suspect, and who only stood beside is answered long before the limit.
 
 use sagacore_core::limits::{ALONE_AFTER, SUSPECT_AFTER, SUSPECTS_FIRST, SUSPECTS_MAX};
 use sagacore_core::mutation::{Mutation, is_broken};
