@@ -23,7 +23,7 @@ from sagacore.answers import (
     text_of,
 )
 from sagacore.codes import Action, Kind, Refusal
-from sagacore.errors import OutcomeTimeout, SagacoreError, UsageError
+from sagacore.errors import OutcomeTimeout, SagacoreError, UnknownSaga, UsageError
 from sagacore.identity import key_bytes, saga_id_bytes, saga_id_text
 from sagacore.limits import STEPS_MAX
 from sagacore.many import Items, Many, Pump, Source, saga_named
@@ -208,6 +208,12 @@ class Client:
                 "SAGA-E111",
                 f"{what} cannot be resolved by {action!r}: {text_of(answer)}",
                 "retry goes always; skip is for a compensation, done for a step past the pivot",
+            )
+        if answer[1] == Kind.REFUSED and answer[2] == Refusal.UNKNOWN:
+            raise UnknownSaga(
+                "SAGA-E305",
+                f"{what} is neither run nor compensated now",
+                "`sagacore stuck` and `sagacore status` tell which steps are; a saga that has ended has none",
             )
         _accepted(answer, what)
 

@@ -32,7 +32,7 @@ def saga_id_bytes(text: str) -> bytes:
         raise UsageError(
             "SAGA-E307",
             f"{text!r} is not the id of a saga",
-            "an id looks like 0-2a-1f00c0de; to find a saga by your own key, give it as the key",
+            "an id looks like 0-2a-1f00c0de; `sagacore status KEY` tells that of the saga with your key",
         )
     shard, sequence, nonce = (int(part, 16) for part in parts.groups())
     return _LAYOUT.pack(sequence, nonce, shard, 0)
