@@ -477,7 +477,8 @@ fn backoff_ms(state: &State, token: TokenRef) -> u64 {
     let id = state.sagas[state.tokens[token].saga].id;
     let which = id.sequence.get() ^ u64::from(id.shard.get()) << 48 ^ u64::from(unanswered) << 40;
     let least_ms = (BACKOFF_FIRST_MS << (unanswered - 1).min(16)).min(BACKOFF_LAST_MS);
-    least_ms + (which.wrapping_mul(SPREAD) >> 32) % (least_ms / 2 + 1)
+    let more_ms = (which.wrapping_mul(SPREAD) >> 32) % (least_ms / 2 + 1);
+    if is_broken(Mutation::SuspectsTogether) { least_ms } else { least_ms + more_ms }
 }
 
 /// The other tokens that the same slot of a coordinator stands for, and that nobody holds.

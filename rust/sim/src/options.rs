@@ -391,7 +391,7 @@ fn plans(random: &mut Random, services: usize, profile: Profile) -> Vec<Definiti
     }
     if matches!(profile, Profile::Poisoned | Profile::Calm) {
         // Long enough for the delivery limit to come first, or never.
-        plans.iter_mut().for_each(|plan| plan.deadline_ms = 600_000);
+        plans.iter_mut().for_each(|plan| plan.deadline_ms = 3_600_000);
     }
     plans
 }
