@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -79,7 +80,8 @@ def _growth(figures: Mapping[str, Any]) -> None:
 
 def _peers(figures: Mapping[str, Any]) -> None:
     rows = [row for row in figures["peers"] if "ratio" in row]
-    named = {f"{row['peer']}\n{row['setting']}\n{row['durability']}": row for row in rows}
+    # A bar has room for so many letters below it.
+    named = {"\n".join([row["peer"], *wrap(row["setting"], 12), row["durability"]]): row for row in rows}
     with _saved("peers", 1) as (axes,):
         _bars(axes, {"sagacore\nsync": figures["sagacore"], **named}, ("success_per_s", "rollback_per_s"))
         axes.set(yscale="log", title="sagas a second, completed and compensated")
