@@ -167,8 +167,8 @@ def run_all(*parts: Part) -> None:
     Parameters
     ----------
     parts
-        What to measure; what is not named stays as it was measured before. Without any: those that need nothing
-        but this project, and no more than a GiB or two.
+        What to measure; what is not named stays as it was measured before. Without any: those that are quick, and
+        need nothing but this project.
     """
     try:
         report(Console(width=WIDTH), parts or QUICK)

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use sagacore_core::mutation::{Mutation, is_broken};
 
 use super::{Broker, Record, RecordKind};
-use crate::state::{At, CopyPlace, PARKED_PAGE, State};
+use crate::state::{At, CopyPlace, PARKED_PAGE as PAGE, State};
 
 /// Copies gathered into one record, about, and the share of a segment that they may take at most.
 const COPY_BYTES: usize = 256 * 1024;
@@ -60,9 +60,6 @@ struct Rest {
     left: u64,
     next_outcome: u64,
 }
-
-/// Sequences of a page.
-const PAGE: u64 = PARKED_PAGE;
 
 impl Broker {
     /// The host tells where the segments of the log begin. Starts to copy if too many are kept.

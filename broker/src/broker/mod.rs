@@ -266,15 +266,16 @@ impl Broker {
             self.refuse(session, transaction, refusal, reason, time_ms);
         }
         let Some(found) = self.queues.sessions.get_mut(session) else { return };
+        if transaction.number > 0 {
+            // One that was confirmed and comes again has a sender who has not heard it: it is told again.
+            if found.judged == found.confirmed {
+                self.judged.push(session);
+            }
+            found.judged = found.judged.max(transaction.number);
+        }
         if !found.suspects.is_empty() {
             self.queues.answered(&self.state, session);
         }
-        let Some(found) = self.queues.sessions.get_mut(session).filter(|_| transaction.number > 0) else { return };
-        // One that was confirmed and comes again has a sender who has not heard it: it is told again.
-        if found.judged == found.confirmed {
-            self.judged.push(session);
-        }
-        found.judged = found.judged.max(transaction.number);
     }
 
     /// A refused sender keeps no lease on what it named: what is still pending is delivered again.

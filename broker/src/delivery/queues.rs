@@ -16,6 +16,7 @@ use sagacore_core::limits::{BACKOFF_FIRST_MS, BACKOFF_LAST_MS, DELIVERIES_MAX, L
 use sagacore_core::mutation::{Mutation, is_broken};
 use sagacore_core::wire::{Flags, Freed, Header, Kind, Role, Section, Sections};
 
+use super::slices::SPREAD;
 use super::suspects::is_suspect;
 use super::{Session, Sessions, Slices};
 use crate::state::{Place, SessionRef, State, TokenRef};
@@ -471,8 +472,6 @@ pub(super) fn is_ready(state: &State, token: TokenRef) -> bool {
 /// How long a redelivery waits: up to half as long again, as its saga and how often say, so that two which came at once
 /// do not come at once again.
 fn backoff_ms(state: &State, token: TokenRef) -> u64 {
-    /// The odd number nearest to 2^64 over the golden ratio: multiples of it are spread evenly (Knuth, TAOCP 6.4).
-    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     let unanswered = u32::from(state.tokens[token].unanswered);
     let id = state.sagas[state.tokens[token].saga].id;
     let which = id.sequence.get() ^ u64::from(id.shard.get()) << 48 ^ u64::from(unanswered) << 40;

@@ -6,7 +6,7 @@ use sagacore_core::mutation::{Mutation, is_broken};
 use crate::state::SessionRef;
 
 /// The odd number nearest to 2^64 over the golden ratio: multiples of it are spread evenly (Knuth, TAOCP 6.4).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const SLICE_SHIFT: u32 = u64::BITS - SLICES.trailing_zeros();
 
 /// Which coordinator has which slice.

@@ -326,7 +326,8 @@ impl World {
                 Some(set) => saga.forward_messages + model.undo_messages(set),
                 None => model.messages,
             };
-            let is_usual = matches!(saga.cause, None | Some(CauseCode::Rejected | CauseCode::Deadline));
+            let is_why = matches!(saga.cause, Some(CauseCode::Rejected | CauseCode::Deadline));
+            let is_usual = saga.undo_set.is_none() || is_why;
             let is_right = saga.messages == wanted && is_usual;
             (!is_right)
                 .then(|| format!("saga {key:?} took {} messages, not {wanted}, cause {:?}", saga.messages, saga.cause))
